@@ -1,0 +1,2 @@
+"The one import of a notebook: `from superconv_fastai.all import *`"
+from .core import *
