@@ -1,2 +1,3 @@
-"The one import of a notebook: `from superconv_fastai.all import *`"
+"""The one import of a notebook: `from superconv_fastai.all import *`"""
 from .core import *
+from .schedule import *
