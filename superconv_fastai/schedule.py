@@ -349,7 +349,7 @@ def fit_superconv(self:Learner,
         cb.record(self)
         _write_hypers(self.opt, before)
 
-# %% ../nbs/schedule.ipynb #0dbada94
+# %% ../nbs/schedule.ipynb #5f028d3c
 @patch
 def plot_superconv(self:Learner,
     n_epoch:int, # Epochs in the whole run
@@ -369,10 +369,10 @@ def plot_superconv(self:Learner,
     fig,axs = new_axes(1, 2, figsize=(9,3))
     for i,y in enumerate(lr.values().T):
         axs[0].plot(y, color=colors[i%len(colors)])
-        axs[0].annotate(f'{y.max():.3g}' + (f', group {i}' if len(lr.at(0))>1 else ''), (y.argmax(), y.max()), xytext=(0,3), textcoords='offset points', ha='center')
+        axs[0].annotate(f'{y.max():.3g}' + (f', group {i}' if len(lr.at(0))>1 else ''), (y.argmax(), y.max()), xytext=(0,3), textcoords='offset points', ha='center', color=grey)
     axs[0].set_ylabel('learning rate')
     if any(_has_momentum(_optimizer(self))): axs[1].plot(mom.values(), color=colors[0])
-    else: axs[1].text(.5, .5, 'this optimizer has no momentum to cycle', ha='center', transform=axs[1].transAxes)
+    else: axs[1].text(.5, .5, 'this optimizer has no momentum to cycle', ha='center', color=grey, transform=axs[1].transAxes)
     axs[1].set_ylabel('momentum')
     for ax in axs:
         ax.set_xlabel(f'optimizer step ({len(steps)} in {n_epoch} epochs)')

@@ -1,0 +1,39 @@
+# Every target makes what it needs: the environment in .venv is made once and reused.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning
+
+.PHONY: demo test test-slow docs export bench clean
+
+$(BIN)/.installed: pyproject.toml settings.ini setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3,10) and "Python 3.10 or newer is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@
+
+demo: $(BIN)/.installed
+	superconv demo
+
+# Notebooks and modules in step and clean, notebooks' tests, pytest
+test: $(BIN)/.installed
+	python tests/in_step.py
+	nbdev-test --n-workers 2
+	python -m pytest -q
+
+test-slow: $(BIN)/.installed
+	python -m pytest -q -m slow
+
+docs: $(BIN)/.installed
+	python docs/build.py
+
+# Notebooks to modules; notebooks cleaned
+export: $(BIN)/.installed
+	nbdev-export
+	nbdev-clean
+
+bench: $(BIN)/.installed
+	for f in benchmarks/[a-z]*.py; do case $$f in */common.py) ;; *) echo "== $$f"; python $$f || exit 1;; esac; done
+
+clean:
+	rm -rf .venv _docs _proc build dist
