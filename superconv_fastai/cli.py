@@ -83,7 +83,7 @@ def demo_figure(
     top.set_ylabel('learning rate')
     return fig
 
-# %% ../nbs/cli.ipynb #e4c88fa2
+# %% ../nbs/cli.ipynb #f3e13735
 def demo(
     n_epoch:int=5, # Epochs in each run
     seeds:int=3, # Scored runs of each schedule
@@ -110,7 +110,6 @@ def demo(
     print(f"each schedule got the one with the least loss on 297 further images after as many epochs (mean of 2 other seeds).\n")
     print(df.to_string(index=False))
     if out is not None:
-        out = Path(out).resolve()
         demo_figure(scored).savefig(out, dpi=130)
         print(f'\nfigure: {out}')
     return df

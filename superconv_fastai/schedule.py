@@ -224,7 +224,7 @@ def _lr_groups(lr_max, n_groups):
     if len(lrs) not in (1, n_groups): refuse('lr_max', lr_max, f'a number, or one for each of the {n_groups} parameter groups')
     return lrs if len(lrs)==n_groups else lrs*n_groups
 
-# %% ../nbs/schedule.ipynb #711b561b
+# %% ../nbs/schedule.ipynb #0248fe57
 class OneCycleScheduler(Callback):
     "Drive lr and momentum of every parameter group through one cycle, counted in optimizer steps"
     order,run_valid = TrainEvalCallback.order+1,False # before all that read a batch's hypers
@@ -271,8 +271,9 @@ class OneCycleScheduler(Callback):
 
     def before_fit(self):
         "Check, before anything changes"
-        learn,self._plan = self.learn,None
+        learn = self.learn
         if learn.lock.locked(): return # validate() and get_preds() come here too
+        self._plan = None
         self.plan(learn, learn.n_epoch)
         self._on,self._before = _has_momentum(learn.opt),_read_hypers(learn.opt)
         if not any(self._on): warn("The optimizer has no momentum to cycle, so only the LR will be cycled. For momentum use for example "
@@ -290,6 +291,7 @@ class OneCycleScheduler(Callback):
             self._scheds = {'lr':lr.at}
             if any(self._on): self._scheds['mom'] = lambda step: [m*on for m in mom.at(step) for on in self._on]
             self._used,self._places = {k:[] for k in self._scheds},[None]
+            if hasattr(learn, 'recorder'): learn.recorder.hps = {}
         self._epoch = learn.epoch
 
     def before_batch(self):
