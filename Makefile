@@ -15,9 +15,10 @@ $(BIN)/.installed: pyproject.toml settings.ini setup.py
 demo: $(BIN)/.installed
 	superconv demo
 
-# Notebooks and modules in step and clean, notebooks' tests, pytest
+# Notebooks, modules and README in step and clean; the notebooks' tests; pytest
 test: $(BIN)/.installed
 	python tests/in_step.py
+	python docs/build.py --check-readme
 	nbdev-test --n-workers 2
 	python -m pytest -q
 

@@ -3,12 +3,16 @@ from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup
 
+here = Path(__file__).parent
 cfg = ConfigParser()
-cfg.read(Path(__file__).with_name('settings.ini'), encoding='utf-8')
+cfg.read(here/'settings.ini', encoding='utf-8')
 cfg = cfg['DEFAULT']
+# PyPI shows README.md by itself: its figures need whole addresses
+readme = (here/'README.md').read_text(encoding='utf-8').replace('](docs/', '](https://github.com/superconv/superconv_fastai/raw/main/docs/')
 statuses = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
-setup(author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
+setup(long_description=readme, long_description_content_type='text/markdown',
+      author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
       install_requires=cfg['requirements'].split(), extras_require={'dev': cfg['dev_requirements'].split()},
       classifiers=[f"Development Status :: {statuses[cfg['status']]}", 'Programming Language :: Python :: 3 :: Only',
                    *(f'Intended Audience :: {a.strip()}' for a in cfg['audience'].split(','))])

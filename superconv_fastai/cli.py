@@ -83,7 +83,7 @@ def demo_figure(
     top.set_ylabel('learning rate')
     return fig
 
-# %% ../nbs/cli.ipynb #f3e13735
+# %% ../nbs/cli.ipynb #398b7680
 def demo(
     n_epoch:int=5, # Epochs in each run
     seeds:int=3, # Scored runs of each schedule
@@ -106,8 +106,9 @@ def demo(
                          'sd':acc.std(ddof=1).round(2) if seeds>1 else math.nan, 'seconds':np.mean([r['seconds'] for r in runs]).round(1)})
     list(ticks)
     df = pd.DataFrame(rows)
-    print(f"\nscikit-learn's digits: 1,000 images to train on, accuracy on 500 others, {seeds} paired seeds. Of lr_max = {', '.join(f'{o:g}' for o in lrs)}")
-    print(f"each schedule got the one with the least loss on 297 further images after as many epochs (mean of 2 other seeds).\n")
+    print("\nscikit-learn's digits: 1,000 images to train on, accuracy on 500 others,")
+    print(f"{seeds} paired seeds. Of lr_max = {', '.join(f'{o:g}' for o in lrs)} each schedule got the one with")
+    print("the least loss on 297 further images after as many epochs (mean of 2 other seeds).\n")
     print(df.to_string(index=False))
     if out is not None:
         demo_figure(scored).savefig(out, dpi=130)

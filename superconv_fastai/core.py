@@ -7,8 +7,9 @@ Docs: https://superconv.github.io/superconv_fastai/core.html.md"""
 # %% auto #0
 __all__ = ['colors', 'grey', 'refuse', 'real', 'integer', 'choice', 'figure_style', 'new_axes']
 
-# %% ../nbs/core.ipynb #ea4d963b
+# %% ../nbs/core.ipynb #76bc8420
 import math, operator
+from contextlib import contextmanager
 import numpy as np
 import matplotlib.pyplot as plt
 
@@ -54,7 +55,7 @@ def choice(
     "`value`, if it is one of `allowed`"
     return value if isinstance(value, str) and value in allowed else refuse(name, value, f"one of {', '.join(map(repr, allowed))}")
 
-# %% ../nbs/core.ipynb #66fda684
+# %% ../nbs/core.ipynb #9e4813c9
 colors = ['#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9']
 grey = '#808080' # text and axes: legible on white and on black
 _rc = {'figure.facecolor':'none', 'axes.facecolor':'none', 'savefig.facecolor':'none', 'legend.facecolor':'none',
@@ -63,9 +64,13 @@ _rc = {'figure.facecolor':'none', 'axes.facecolor':'none', 'savefig.facecolor':'
        'grid.color':grey, 'grid.alpha':.25, 'axes.grid':True, 'axes.spines.top':False, 'axes.spines.right':False,
        'axes.prop_cycle':plt.cycler(color=colors), 'lines.linewidth':1.8, 'legend.frameon':False, 'font.size':10}
 
+@contextmanager
 def figure_style():
-    "Context manager: figures made inside it look like this package's"
-    return plt.rc_context(_rc)
+    "Figures made inside it look like this package's"
+    with plt.rc_context(_rc):
+        yield
+        interactive = plt.isinteractive() # the first figure of a notebook switches it on
+    plt.interactive(interactive)
 
 # %% ../nbs/core.ipynb #6714d798
 def new_axes(

@@ -351,7 +351,7 @@ def fit_superconv(self:Learner,
         cb.record(self)
         _write_hypers(self.opt, before)
 
-# %% ../nbs/schedule.ipynb #5f028d3c
+# %% ../nbs/schedule.ipynb #b3ad3f21
 @patch
 def plot_superconv(self:Learner,
     n_epoch:int, # Epochs in the whole run
@@ -377,6 +377,6 @@ def plot_superconv(self:Learner,
     else: axs[1].text(.5, .5, 'this optimizer has no momentum to cycle', ha='center', color=grey, transform=axs[1].transAxes)
     axs[1].set_ylabel('momentum')
     for ax in axs:
-        ax.set_xlabel(f'optimizer step ({len(steps)} in {n_epoch} epochs)')
-        ax.set_xlim(0, len(steps))
+        ax.set(xlabel='optimizer step', xlim=(0, len(steps)))
+        with figure_style(): ax.secondary_xaxis('top', functions=(lambda s: s*n_epoch/len(steps), lambda e: e*len(steps)/n_epoch)).set_xlabel('epoch')
     return axs
