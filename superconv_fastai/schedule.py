@@ -224,7 +224,7 @@ def _lr_groups(lr_max, n_groups):
     if len(lrs) not in (1, n_groups): refuse('lr_max', lr_max, f'a number, or one for each of the {n_groups} parameter groups')
     return lrs if len(lrs)==n_groups else lrs*n_groups
 
-# %% ../nbs/schedule.ipynb #0248fe57
+# %% ../nbs/schedule.ipynb #9b820f2f
 class OneCycleScheduler(Callback):
     "Drive lr and momentum of every parameter group through one cycle, counted in optimizer steps"
     order,run_valid = TrainEvalCallback.order+1,False # before all that read a batch's hypers
@@ -288,8 +288,7 @@ class OneCycleScheduler(Callback):
         if self._plan is None:
             self._plan,lr,mom = self.plan(learn, learn.n_epoch)
             self._window = first(learn.cbs, risinstance(GradientAccumulation))
-            self._scheds = {'lr':lr.at}
-            if any(self._on): self._scheds['mom'] = lambda step: [m*on for m in mom.at(step) for on in self._on]
+            self._scheds = {'lr':lr, 'mom':mom} if any(self._on) else {'lr':lr}
             self._used,self._places = {k:[] for k in self._scheds},[None]
             if hasattr(learn, 'recorder'): learn.recorder.hps = {}
         self._epoch = learn.epoch
@@ -301,8 +300,9 @@ class OneCycleScheduler(Callback):
         place = self._plan(self._epoch, learn.iter)
         if place == self._places[-1] or place >= len(self._plan): return
         self._places.append(place)
-        for k,at in self._scheds.items():
-            v = at(place)
+        for k,sched in self._scheds.items():
+            v = sched.at(place)
+            if k == 'mom': v = [v[0]*on for on in self._on]
             learn.opt._set_hyper(k, v)
             self._used[k].append(v)
 
