@@ -28,10 +28,11 @@ test-slow: $(BIN)/.installed
 docs: $(BIN)/.installed
 	python docs/build.py
 
-# Notebooks to modules; notebooks cleaned
+# Notebooks to modules and README; notebooks cleaned
 export: $(BIN)/.installed
 	nbdev-export
 	nbdev-clean
+	python docs/build.py --readme
 
 bench: $(BIN)/.installed
 	for f in benchmarks/[a-z]*.py; do case $$f in */common.py) ;; *) echo "== $$f"; python $$f || exit 1;; esac; done

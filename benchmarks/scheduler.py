@@ -5,6 +5,7 @@ recording included. Then a whole training step with and without our callback. Wr
 import argparse, time, warnings
 from functools import partial
 import numpy as np, torch
+from scipy import stats
 from fastai.basics import *
 from fastai.callback.all import *
 from fastai.test_utils import synth_learner
@@ -41,8 +42,8 @@ def step_cost(cbs, n_batches=200):
     "Seconds per training step of a small conv net, all of fastai's loop included"
     batches = [(torch.randn(64, 1, 8, 8), torch.randint(0, 10, (64,)))]*n_batches
     dls = DataLoaders(*[DataLoader(batches, bs=None, num_workers=0) for _ in range(2)])
-    model = nn.Sequential(*[m for i,o in ((1,32),(32,64),(64,64)) for m in (nn.Conv2d(i,o,3,padding=1), nn.BatchNorm2d(o), nn.ReLU())],
-                          nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(64,10))
+    model = nn.Sequential(*[m for i,o in ((1,16),(16,32),(32,32)) for m in (nn.Conv2d(i,o,3,padding=1), nn.BatchNorm2d(o), nn.ReLU())],
+                          nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(32,10))
     learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9))
     learn._do_epoch_validate = noop
     with learn.no_bar(), learn.no_logging():
@@ -52,9 +53,9 @@ def step_cost(cbs, n_batches=200):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--repeats', type=int, default=30)
+    p.add_argument('--repeats', type=int, default=40)
     p.add_argument('--batches', type=int, default=1000)
-    p.add_argument('--steps', type=int, default=200)
+    p.add_argument('--steps', type=int, default=100)
     args = p.parse_args()
     torch.set_num_threads(1); warnings.simplefilter('ignore')
     ours,theirs,bare,stepped = [],[],[],[]
@@ -64,7 +65,9 @@ if __name__ == '__main__':
         bare.append(step_cost(list, args.steps))
         stepped.append(step_cost(lambda: OneCycleScheduler(.1), args.steps))
     ours,theirs,bare,stepped = (np.array(o)*1e6 for o in (ours,theirs,bare,stepped))
+    pct = 100*(stepped-bare)/np.median(bare) # a pair of fits, one after the other
+    ci = stats.bootstrap((pct,), np.median, random_state=0).confidence_interval
     res = dict(repeats=args.repeats, one_cycle_us=np.median(ours), param_scheduler_us=np.median(theirs), times_cheaper=np.median(theirs/ours),
-               step_us=np.median(bare), overhead_pct=100*np.median(stepped-bare)/np.median(bare), overhead_from_events_pct=100*np.median(ours)/np.median(bare))
-    for k,v in res.items(): print(f'{k:>26}  {v:.4g}')
+               step_us=np.median(bare), overhead_pct=np.median(pct), overhead_pct_95=[ci.low, ci.high], events_pct=100*np.median(ours)/np.median(bare))
+    for k,v in res.items(): print(f'{k:>20} ', *(f'{o:.4g}' for o in np.atleast_1d(v)))
     save_results('scheduler', res)

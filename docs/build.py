@@ -1,4 +1,4 @@
-"""Build README.md and the documentation site: `python docs/build.py`, from anywhere.
+"""Build the documentation site, `python docs/build.py`, or README.md, `python docs/build.py --readme`; from anywhere.
 
     nbs/index.ipynb --nbdev--> `markdown` --nbconvert--> README.md
     nbs/**/*.ipynb  --nbdev--> `page` --> _proc/*.ipynb --Sphinx, myst-nb, furo--> _docs/*.html
@@ -234,7 +234,8 @@ def readme():
     "README.md and its figures: bytes by path"
     if not (nbs/'index.ipynb').exists(): sys.exit('docs/build.py: nbs/index.ipynb, the source of README.md and of the home page, is missing')
     images = {}
-    md = markdown(processed('index'), 'index', images).replace('\n\n', '\n\n<!-- Made by docs/build.py from nbs/index.ipynb: edit that -->\n\n', 1)
+    md = re.sub(r'<div></div>\s*', '', markdown(processed('index'), 'index', images)) # what a progress bar leaves behind
+    md = md.replace('\n\n', '\n\n<!-- Made by docs/build.py from nbs/index.ipynb: edit that -->\n\n', 1)
     return {root/'README.md': md.encode(), **{figures/k:v for k,v in images.items()}}
 
 def write_readme():
@@ -295,14 +296,14 @@ def toctrees(sections):
     return '\n\n'.join(tree(k, v) for k,v in {**sections, **log}.items() if k and v)
 
 if __name__ == '__main__':
-    p = argparse.ArgumentParser(description='Build README.md and the documentation site (_docs/index.html)')
+    p = argparse.ArgumentParser(description='Build the documentation site, _docs/index.html, or README.md')
     g = p.add_mutually_exclusive_group()
-    g.add_argument('--readme', action='store_true', help='write README.md and its figures, nothing else')
+    g.add_argument('--readme', action='store_true', help='write README.md and its figures')
     g.add_argument('--check-readme', action='store_true', help='fail if README.md is out of step with nbs/index.ipynb, write nothing')
     args, start = p.parse_args(), time.time()
     os.chdir(root)
     if args.check_readme: check_readme()
     elif args.readme: write_readme()
     else:
-        write_readme(); build()
+        build()
         print(f"{(out/'index.html').relative_to(root)} in {time.time()-start:.0f} s")

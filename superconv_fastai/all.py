@@ -1,4 +1,3 @@
 """The one import of a notebook: `from superconv_fastai.all import *`"""
-from .core import *
 from .schedule import *
 from .data import *

@@ -7,18 +7,20 @@ Docs: https://superconv.github.io/superconv_fastai/schedule.html.md"""
 # %% auto #0
 __all__ = ['policies', 'Schedule', 'one_cycle', 'momentum_cycle', 'StepPlan', 'plan_steps', 'OneCycleScheduler']
 
-# %% ../nbs/schedule.ipynb #bd5d54ea
+# %% ../nbs/schedule.ipynb #bb715078
 import math
 from bisect import bisect_right
+from contextlib import suppress
 from inspect import signature
 from fastai.basics import *
 from fastai.callback.schedule import ParamScheduler
-from fastai.callback.tracker import ReduceLROnPlateau
+from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientAccumulation
+from fastai.learner import SkipToEpoch
 from fastai.optimizer import detuplify_pg, set_item_pg
 from .core import *
 
-# %% ../nbs/schedule.ipynb #4e184818
+# %% ../nbs/schedule.ipynb #86cb78a2
 class Schedule:
     "A curve over optimizer steps, joined from phases. `one_cycle` and `momentum_cycle` make them."
     def __init__(self,
@@ -48,10 +50,11 @@ class Schedule:
     ):
         "The value at `step`, a float; with groups an array whose last axis is the groups"
         if not np.ndim(step):
-            res = self.at(real('step', step, 'a step index >= 0', lambda s: s>=0))
+            res = self.at(min(real('step', step, 'a step index >= 0', lambda s: s>=0), self.n_steps-1))
             return np.array(res) if self.grouped else res[0]
         step = np.asarray(step, dtype=np.float64)
         if not (np.isfinite(step) & (step>=0)).all(): refuse('step', step, 'step indices >= 0')
+        step = np.minimum(step, self.n_steps-1)
         start,frm,to,length = map(np.array, zip(*self.phases))
         i = np.searchsorted(self.starts, step, side='right')-1
         t = (step-start[i])/length[i]
@@ -68,22 +71,23 @@ class Schedule:
     def __eq__(self, other): return self.call==other.call if isinstance(other, Schedule) else NotImplemented
     def __hash__(self): return hash(self.call)
 
-# %% ../nbs/schedule.ipynb #610076fc
+# %% ../nbs/schedule.ipynb #22c9eb28
 policies = 'paper','authors','cosine'
 
 def _call(name, **kwargs): return f"{name}({', '.join(f'{k}={v!r}' for k,v in kwargs.items())})"
 
 def _legs(n_steps, tail_pct, stepsize, policy, longer=False):
-    "Check what LR and momentum share. `(n_steps, stepsize, does a tail end the run?)`"
+    "Check what LR and momentum share: `(n_steps, stepsize, does a tail end the run?)`, and the arguments as checked"
     choice('policy', policy, policies)
     n = integer('n_steps', n_steps, 'an integer >= 1', lambda v: v>=1)
     tail_pct = real('tail_pct', tail_pct, 'in [0, 1), the share of the steps that come after the cycle', lambda v: 0<=v<1)
-    if stepsize is None: return n, max(1, round(n*(1-tail_pct)/2)), tail_pct>0
+    args = dict(n_steps=n, tail_pct=tail_pct, stepsize=None, policy=policy)
+    if stepsize is None: return n, max(1, round(n*(1-tail_pct)/2)), tail_pct>0, args
     allowed = 'an integer >= 1' if longer else f'an integer >= 1 with 2*stepsize <= n_steps, and n_steps={n}'
     s = integer('stepsize', stepsize, allowed, lambda v: 1<=v and (longer or 2*v<=n))
-    return n, s, 2*s < n-(tail_pct==0)
+    return n, s, 2*s < n-(tail_pct==0), {**args, 'stepsize':s}
 
-# %% ../nbs/schedule.ipynb #b3863230
+# %% ../nbs/schedule.ipynb #39a39281
 def one_cycle(
     n_steps:int, # Optimizer steps in the whole run
     lr_max, # Largest LR: a number, or one for each parameter group
@@ -94,12 +98,13 @@ def one_cycle(
     policy:str='paper' # 'paper', 'authors' or 'cosine'
 ) -> Schedule: # `step -> lr`, with `len()` and `.values()`
     "The 1cycle LR policy of arXiv 1708.07120 and 1803.09820; bad input is a `ValueError`"
-    n,s,tail = _legs(n_steps, tail_pct, stepsize, policy)
+    n,s,tail,args = _legs(n_steps, tail_pct, stepsize, policy)
     if isinstance(lr_max, slice): refuse('lr_max', lr_max, 'a number, or one for each parameter group. '
         'Slices go to fit_superconv, OneCycleScheduler and plot_superconv, which know the groups')
-    grouped = np.iterable(lr_max)
-    top = [real('lr_max', v, 'a finite number > 0, or one for each parameter group', lambda v: v>0) for v in (lr_max if grouped else [lr_max])]
-    if not top: refuse('lr_max', lr_max, 'a number, or one for each parameter group')
+    allowed = 'a finite number > 0, or one for each parameter group'
+    top,grouped = values(lr_max),values(lr_max) is not None
+    if grouped and not top: refuse('lr_max', lr_max, allowed)
+    top = [real('lr_max', v, allowed, lambda v: v>0) for v in (top if grouped else [lr_max])]
     div,div_final = (real(k, v, 'a finite number >= 1', lambda v: v>=1) for k,v in (('div',div), ('div_final',div_final)))
     low = [v/div for v in top]
     end = [v/div_final for v in low]
@@ -108,10 +113,9 @@ def one_cycle(
         phases = [(0, low, top, s), (s, top, [0.]*len(top) if policy=='authors' else low, s)]
         phases += [(2*s, end, end, 1) if policy=='authors' else (2*s, low, end, max(1, n-1-2*s))]
         if tail: phases += [(n-1, end, end, 1)]
-    call = _call('one_cycle', n_steps=n, lr_max=top if grouped else top[0], div=div, div_final=div_final, tail_pct=tail_pct, stepsize=stepsize, policy=policy)
-    return Schedule(call, n, s, phases, cosine=policy=='cosine', grouped=grouped)
+    return Schedule(_call('one_cycle', lr_max=top if grouped else top[0], div=div, div_final=div_final, **args), n, s, phases, cosine=policy=='cosine', grouped=grouped)
 
-# %% ../nbs/schedule.ipynb #1aa96521
+# %% ../nbs/schedule.ipynb #63b7e161
 def momentum_cycle(
     n_steps:int, # Optimizer steps in the whole run
     moms=(0.95,0.85,0.95), # Momentum at the first step, at the peak of the LR, and after the cycle
@@ -120,10 +124,10 @@ def momentum_cycle(
     policy:str='paper' # 'paper', 'authors' or 'cosine'
 ) -> Schedule: # `step -> momentum`, with `len()` and `.values()`
     "Cyclical momentum (arXiv 1803.09820, 4.3): falls while the LR rises, rises while it falls, holds in the tail"
-    n,s,tail = _legs(n_steps, tail_pct, stepsize, policy, longer=policy=='authors')
+    n,s,tail,args = _legs(n_steps, tail_pct, stepsize, policy, longer=policy=='authors')
     allowed = 'three numbers in [0, 1): at the first step, at the peak of the LR, after the cycle'
-    if isinstance(moms, str) or not np.iterable(moms) or len(moms)!=3: refuse('moms', moms, allowed)
-    first,low,last = moms = tuple(real('moms', m, allowed, lambda v: 0<=v<1) for m in moms)
+    if len(values(moms) or ()) != 3: refuse('moms', moms, allowed)
+    first,low,last = moms = tuple(real('moms', m, allowed, lambda v: 0<=v<1) for m in values(moms))
     if stepsize is None and n <= 2: phases = [(0, [low], [low], 1), (1, [last], [last], 1)]
     else:
         phases = [(0, [first], [low], s), (s, [low], [last], s), (2*s, [last], [last], 1)]
@@ -132,17 +136,20 @@ def momentum_cycle(
                 dip = last - (last-low)/c
                 phases += [(start, [last], [dip], s), (start+s, [dip], [last], s)]
         elif tail: phases += [(n-1, [last], [last], 1)]
-    return Schedule(_call('momentum_cycle', n_steps=n, moms=moms, tail_pct=tail_pct, stepsize=stepsize, policy=policy), n, s, phases, policy=='cosine')
+    return Schedule(_call('momentum_cycle', moms=moms, **args), n, s, phases, policy=='cosine')
 
-# %% ../nbs/schedule.ipynb #a167d7bf
+# %% ../nbs/schedule.ipynb #25403e1b
 def _batch_sizes(dl):
     "Batches in an epoch, items in a batch, items in the last batch"
     try: n_iter = len(dl)
     except TypeError: raise ValueError(f'{type(dl).__name__} has no length, so an epoch has no known number of steps and a cycle cannot be planned: '
                                        'give the DataLoader an `n`, or its dataset a `__len__`') from None
-    bs = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None)
-    last = (getattr(dl, 'n', None) or bs*n_iter) - bs*(n_iter-1) if bs else None
-    return n_iter, bs, last if last and 0<last<bs and not getattr(dl, 'drop_last', False) else bs
+    bs,n = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None),getattr(dl, 'n', None)
+    if not bs: return n_iter,None,None
+    if n is None: # a torch DataLoader
+        with suppress(TypeError, AttributeError): n = len(dl.sampler)
+    last = -(-n//getattr(dl, 'world_size', 1)) - bs*(n_iter-1) if n else bs
+    return n_iter, bs, last if 0<last<bs and not getattr(dl, 'drop_last', False) else bs
 
 class StepPlan:
     "The optimizer step to which each batch of a run belongs; `len` is their number"
@@ -187,7 +194,7 @@ def plan_steps(
     if not len(plan): raise ValueError(f'n_epoch={n_epoch} epochs of {n_iter} batches contain no optimizer step' + (f' with n_acc={n_acc}' if n_acc else ''))
     return plan
 
-# %% ../nbs/schedule.ipynb #a2d32538
+# %% ../nbs/schedule.ipynb #b76d5b66
 def _has_momentum(opt):
     "For each parameter group: is there a momentum to cycle? A fastai optimizer has one when a stepper reads it"
     reads = not hasattr(opt, 'cbs') or any('mom' in signature(cb).parameters for cb in opt.cbs)
@@ -204,30 +211,33 @@ def _write_hypers(opt, saved):
 
 def _drives(cb):
     "Does this callback drive lr or momentum?"
-    return isinstance(cb, (OneCycleScheduler, ReduceLROnPlateau)) or isinstance(cb, ParamScheduler) and not {'lr','mom'}.isdisjoint(cb.scheds)
+    return isinstance(cb, (OneCycleScheduler, ReduceLROnPlateau)) or isinstance(cb, ParamScheduler) and not {'lr','mom'}.isdisjoint(getattr(cb, 'scheds', ()))
 
-def _optimizer(learn):
-    "The learner's optimizer, or one like it will make"
-    if learn.opt is not None: return learn.opt
-    return learn.opt_func if isinstance(learn.opt_func, OptimWrapper) else learn.opt_func(learn.splitter(learn.model), lr=learn.lr)
+def _future(learn, reset_opt=False):
+    "The optimizer that a fit will use, or one like it, and the learner's LR by then"
+    if learn.opt is not None and not reset_opt: return learn.opt,learn.lr
+    f = learn.opt_func
+    lr = f.keywords.get('lr', learn.lr) if isinstance(f, partial) else learn.lr
+    return (f if isinstance(f, OptimWrapper) else f(learn.splitter(learn.model), lr=lr)), lr
 
-def _lr_groups(lr_max, n_groups):
-    "`lr_max` for each group, resolved as `Optimizer.set_hyper` does"
-    if isinstance(lr_max, slice):
-        ok = 'a number, one for each parameter group, or a slice with a stop and an optional start, all > 0'
-        if lr_max.step is not None or lr_max.stop is None: refuse('lr_max', lr_max, ok)
-        stop = real('lr_max.stop', lr_max.stop, 'a finite number > 0', lambda v: v>0)
-        if not lr_max.start: return [stop/10]*(n_groups-1) + [stop]
-        start = real('lr_max.start', lr_max.start, 'a finite number > 0', lambda v: v>0)
-        return list(even_mults(start, stop, n_groups)) if n_groups>1 else [stop]
-    lrs = list(lr_max) if np.iterable(lr_max) else [lr_max]
-    if len(lrs) not in (1, n_groups): refuse('lr_max', lr_max, f'a number, or one for each of the {n_groups} parameter groups')
-    return lrs if len(lrs)==n_groups else lrs*n_groups
+def _groups(name, value, n_groups, allowed, ok):
+    "A value for each group, resolved as `Optimizer.set_hyper` does"
+    if isinstance(value, slice):
+        start,stop = (real(f'{name}.{k}', v, allowed, lambda v: ok(v) or not v) for k,v in (('start',ifnone(value.start, 0)), ('stop',value.stop)))
+        if value.step is not None or not ok(stop): refuse(name, value, f'a slice with a stop and an optional start, each {allowed}')
+        if not start: return [stop/10]*(n_groups-1) + [stop]
+        return [float(v) for v in even_mults(start, stop, n_groups)] if n_groups>1 else [stop]
+    vs = ifnone(values(value), [value])
+    if len(vs) not in (1,n_groups): refuse(name, value, f'a number, or one for each of the {n_groups} parameter groups')
+    return [real(name, v, allowed, ok) for v in vs]*(n_groups if len(vs)==1 else 1)
 
-# %% ../nbs/schedule.ipynb #9b820f2f
+def _lr_groups(lr_max, n_groups): return _groups('lr_max', lr_max, n_groups, 'a finite number > 0', lambda v: v>0)
+
+# %% ../nbs/schedule.ipynb #dab11001
 class OneCycleScheduler(Callback):
     "Drive lr and momentum of every parameter group through one cycle, counted in optimizer steps"
-    order,run_valid = TrainEvalCallback.order+1,False # before all that read a batch's hypers
+    order,run_valid = -100,False # before all that read a batch's hypers
+    _stateattrs = ('_used',)
     def __init__(self,
         lr_max, # Largest LR: a number, one for each parameter group, or a `slice` as in `fit_one_cycle`
         div:float=10., # `lr_max/div` is the initial LR
@@ -241,8 +251,8 @@ class OneCycleScheduler(Callback):
         self._legs = dict(tail_pct=tail_pct, stepsize=stepsize, policy=policy)
         self._story = [e for e in self._methods if hasattr(type(self), e)]
         n = 100 if stepsize is None else 2*integer('stepsize', stepsize, 'an integer >= 1', lambda v: v>=1)
-        self.schedules(n, len(lr_max) if np.iterable(lr_max) else 1, (0,0,0)) # refuses bad input
-        self._plan = None
+        self.schedules(n, len(values(lr_max) or [0]), (0,0,0)) # refuses bad input
+        self._plan,self._used = None,{}
 
     def schedules(self,
         n_steps:int, # Optimizer steps in the run
@@ -260,46 +270,52 @@ class OneCycleScheduler(Callback):
     def plan(self,
         learn, # The learner that will train; nothing in it changes
         n_epoch:int, # Planned epochs
-        cbs=None # Callbacks that the fit will have beside the learner's
-    ) -> tuple: # `StepPlan`, LR and momentum
+        cbs=None, # Callbacks that the fit will have beside the learner's
+        reset_opt:bool=False # Will it make a new optimizer?
+    ) -> tuple: # `StepPlan`, LR and momentum, and for each group whether there is a momentum to cycle
         "What a fit would do. Refuses what cannot work"
-        cbs = learn.cbs + L(cbs)
+        cbs,(opt,_) = learn.cbs+L(cbs),_future(learn, reset_opt)
         for cb in cbs:
             if cb is not self and _drives(cb): raise ValueError(f'{cb} and {self} both drive lr or momentum: remove one of them')
         steps = plan_steps(learn.dls.train, n_epoch, getattr(first(cbs, risinstance(GradientAccumulation)), 'n_acc', None))
-        return steps, *self.schedules(len(steps), len(_optimizer(learn).hypers), learn.moms)
+        return steps, *self.schedules(len(steps), len(opt.hypers), learn.moms), _has_momentum(opt)
 
     def before_fit(self):
-        "Check, before anything changes"
-        learn = self.learn
-        if learn.lock.locked(): return # validate() and get_preds() come here too
-        self._plan = None
-        self.plan(learn, learn.n_epoch)
-        self._on,self._before = _has_momentum(learn.opt),_read_hypers(learn.opt)
-        if not any(self._on): warn("The optimizer has no momentum to cycle, so only the LR will be cycled. For momentum use for example "
-                                   "opt_func=partial(SGD, mom=0.95), or torch's SGD with its momentum set")
-        top = max(_lr_groups(self._lr_max, len(self._on)))
-        if 'sqr_mom' in learn.opt.hypers[0] and top>.1:
-            warn(f'lr_max={top:g} is for SGD. This optimizer divides its steps by the size of the gradient (Adam-like); 0.01 is already large for it')
+        "Forget the last fit. validate() and get_preds() come here too, but hold the lock"
+        if not self.learn.lock.locked(): self._plan,self._held = None,[]
+
+    def before_epoch(self):
+        "Keep trackers off the epochs that a resumed run skips, where they would look for values that are not there"
+        skip = first(self.learn.cbs, risinstance(SkipToEpoch))
+        if skip is None or self.learn.lock.locked(): return
+        if self.learn.epoch < skip._skip_to: self._held += [cb for cb in self.learn.cbs if isinstance(cb, TrackerCallback) and cb.run]
+        for cb in self._held: cb.run = self.learn.epoch >= skip._skip_to
 
     def before_train(self):
         "Plan the run once all callbacks have set up, and find this epoch's place in it"
         learn = self.learn
         if self._plan is None:
-            self._plan,lr,mom = self.plan(learn, learn.n_epoch)
-            self._window = first(learn.cbs, risinstance(GradientAccumulation))
+            self._plan,lr,mom,self._on = self.plan(learn, learn.n_epoch)
+            self._warn(max(_lr_groups(self._lr_max, len(self._on))))
+            self._before,self._window = _read_hypers(learn.opt),first(learn.cbs, risinstance(GradientAccumulation))
             self._scheds = {'lr':lr, 'mom':mom} if any(self._on) else {'lr':lr}
-            self._used,self._places = {k:[] for k in self._scheds},[None]
+            self._used,self._place = {k:[] for k in self._scheds},[None]
             if hasattr(learn, 'recorder'): learn.recorder.hps = {}
         self._epoch = learn.epoch
+
+    def _warn(self, top):
+        if not any(self._on): warn("The optimizer has no momentum to cycle, so only the LR will be cycled. For momentum use for example "
+                                   "opt_func=partial(SGD, mom=0.95), or torch's SGD with its momentum set")
+        if 'sqr_mom' in self.learn.opt.hypers[0] and top>.1:
+            warn(f'lr_max={top:g} is for SGD. This optimizer divides its steps by the size of the gradient (Adam-like); 0.01 is already large for it')
 
     def before_batch(self):
         "Set what this batch's optimizer step uses"
         learn = self.learn
         if learn.iter and self._window and self._window.count: return # an accumulation window is open
         place = self._plan(self._epoch, learn.iter)
-        if place == self._places[-1] or place >= len(self._plan): return
-        self._places.append(place)
+        if place == self._place[0] or place >= len(self._plan): return
+        self._place[0] = place
         for k,sched in self._scheds.items():
             v = sched.at(place)
             if k == 'mom': v = [v[0]*on for on in self._on]
@@ -311,14 +327,15 @@ class OneCycleScheduler(Callback):
         if self.learn.lock.locked() or self._plan is None: return
         self.record(self.learn)
         _write_hypers(self.learn.opt, self._before)
+        self._plan = self._scheds = self._window = None
 
     def record(self, learn):
-        "`recorder.hps` as fastai's schedulers leave it (the last group), and `recorder.hps_by_group`, a list of values for each step"
-        if not (hasattr(learn, 'recorder') and self._plan): return
+        "`recorder.hps` as fastai's schedulers leave it (the last group), and `recorder.hps_by_group`: values for each place in the cycle that was used"
+        if not (hasattr(learn, 'recorder') and self._used): return
         learn.recorder.hps_by_group = self._used
         learn.recorder.hps = {**getattr(learn.recorder, 'hps', {}), **{k:[o[-1] for o in v] for k,v in self._used.items()}}
 
-# %% ../nbs/schedule.ipynb #9ba4bd4b
+# %% ../nbs/schedule.ipynb #deb1face
 def _epochs(n_epoch, start_epoch=0):
     n_epoch = integer('n_epoch', n_epoch, 'an integer >= 1', lambda v: v>=1)
     return n_epoch, integer('start_epoch', start_epoch, f'an integer in [0, n_epoch], and n_epoch={n_epoch}', lambda v: 0<=v<=n_epoch)
@@ -340,18 +357,18 @@ def fit_superconv(self:Learner,
 ):
     "Train with super-convergence's 1cycle policy (arXiv 1708.07120). lr and momentum are put back, whatever happens"
     n_epoch,start_epoch = _epochs(n_epoch, start_epoch)
-    if isinstance(wd, (int,float)): real('wd', wd, 'None or a finite number >= 0', lambda v: v>=0)
-    def cycle(): return OneCycleScheduler(self.lr if lr_max is None else lr_max, div=div, div_final=div_final, tail_pct=tail_pct,
-                                          stepsize=stepsize, moms=moms, policy=policy)
-    cycle().plan(self, n_epoch, cbs)
-    if reset_opt or self.opt is None: self.create_opt() # which may change self.lr
-    cb,before = cycle(),_read_hypers(self.opt)
+    opt,lr = _future(self, reset_opt)
+    if wd is not None: _groups('wd', wd, len(opt.hypers), 'a finite number >= 0', lambda v: v>=0)
+    cb = OneCycleScheduler(lr if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
+    cb.plan(self, n_epoch, cbs, reset_opt)
+    if reset_opt or self.opt is None: self.create_opt()
+    before = _read_hypers(self.opt)
     try: self.fit(n_epoch, cbs=cb+L(cbs), wd=wd, start_epoch=start_epoch)
     finally:
         cb.record(self)
         _write_hypers(self.opt, before)
 
-# %% ../nbs/schedule.ipynb #b3ad3f21
+# %% ../nbs/schedule.ipynb #7d81b4b8
 @patch
 def plot_superconv(self:Learner,
     n_epoch:int, # Epochs in the whole run
@@ -366,14 +383,14 @@ def plot_superconv(self:Learner,
 ):
     "Draw the LR and momentum that `fit_superconv` would use. Trains nothing, changes nothing. Returns the two axes"
     n_epoch,_ = _epochs(n_epoch)
-    cb = OneCycleScheduler(self.lr if lr_max is None else lr_max, div=div, div_final=div_final, tail_pct=tail_pct, stepsize=stepsize, moms=moms, policy=policy)
-    steps,lr,mom = cb.plan(self, n_epoch, cbs)
+    cb = OneCycleScheduler(_future(self)[1] if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
+    steps,lr,mom,on = cb.plan(self, n_epoch, cbs)
     fig,axs = new_axes(1, 2, figsize=(9,3))
     for i,y in enumerate(lr.values().T):
         axs[0].plot(y, color=colors[i%len(colors)])
         axs[0].annotate(f'{y.max():.3g}' + (f', group {i}' if len(lr.at(0))>1 else ''), (y.argmax(), y.max()), xytext=(0,3), textcoords='offset points', ha='center', color=grey)
     axs[0].set_ylabel('learning rate')
-    if any(_has_momentum(_optimizer(self))): axs[1].plot(mom.values(), color=colors[0])
+    if any(on): axs[1].plot(mom.values(), color=colors[0])
     else: axs[1].text(.5, .5, 'this optimizer has no momentum to cycle', ha='center', color=grey, transform=axs[1].transAxes)
     axs[1].set_ylabel('momentum')
     for ax in axs:

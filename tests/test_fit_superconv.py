@@ -20,7 +20,7 @@ def hypers(learn): return [[h[k] for h in learn.opt.hypers if k in h] for k in (
 
 # ---- the values, and when they hold ----
 
-@pytest.mark.parametrize('order', [-8, 0, 50, 70])
+@pytest.mark.parametrize('order', [-50, 0, 50, 70])
 def test_values_hold_from_before_batch_to_after_batch(order):
     "A callback of any order after ours sees the step's own LR at every event of the batch; nothing moves in after_step"
     learn,spy = make_learner(),Spy(order)
@@ -43,8 +43,6 @@ def test_peak_and_end_are_applied_exactly():
     learn = make_learner()
     learn.fit_superconv(1, .1, stepsize=3)
     eq(lr_of(learn)[3], .1); eq(lr_of(learn)[-1], .1/10/1000)
-    assert {.7,.2,.1} and sum([.7,.2,.1]) != 1. # the sum that fastai's combine_scheds refuses
-    learn.fit_superconv(1, .1, tail_pct=.3)
 
 @pytest.mark.parametrize('n_epoch,n', [(1,4),(1,8),(2,4)])
 def test_runs_of_one_or_two_steps(n_epoch, n):
@@ -181,10 +179,11 @@ def test_skipped_steps_use_up_their_place():
     learn.fit_superconv(2, .1, cbs=[FakeScaler({0,7,13}), spy])
     eq(lr_of(learn), one_cycle(20, .1).values()); eq(len(spy.seen['after_step']), 20)
 
+@pytest.mark.parametrize('order', [-50, 0, 70])
 @pytest.mark.parametrize('event', ['before_batch','after_pred','after_loss','before_step'])
-def test_cancelled_batches_use_up_their_place(event):
+def test_cancelled_batches_use_up_their_place(event, order):
     learn = make_learner()
-    learn.fit_superconv(2, .1, cbs=CancelBatches({3,4,12}, event))
+    learn.fit_superconv(2, .1, cbs=CancelBatches({3,4,12}, event, order))
     eq(lr_of(learn), one_cycle(20, .1).values())
 
 def test_cancelled_batches_inside_accumulation_keep_the_windows_whole():
@@ -206,7 +205,7 @@ def test_start_epoch_stays_on_plan():
     learn = make_learner()
     learn.fit_superconv(6, .1, start_epoch=3)
     eq(lr_of(learn), one_cycle(60, .1).values()[30:])
-    learn.fit_superconv(2, .1, start_epoch=2) # nothing left to do
+    learn.fit_superconv(2, .1, start_epoch=2) # nothing is left to do
     eq(lr_of(learn), one_cycle(60, .1).values()[30:])
 
 def test_start_epoch_under_accumulation():
@@ -215,7 +214,7 @@ def test_start_epoch_under_accumulation():
     learn.fit_superconv(4, .1, start_epoch=1, cbs=GradientAccumulation(16))
     whole = one_cycle(len(plan_steps(learn.dls.train, 4, 16)), .1).values()
     start = plan_steps(learn.dls.train, 4, 16).starts[1][0]
-    eq(lr_of(learn)[0], whole[start]); eq(lr_of(learn)[-1] in whole, True)
+    eq(lr_of(learn), whole[start:])
 
 def test_shortened_epochs_are_synced_when_the_next_begins():
     learn = make_learner()
@@ -277,6 +276,23 @@ def test_trackers(tmp_path):
     eq(hypers(learn), [[.001],[.9]]) # although SaveModelCallback reloads the optimizer, hypers of mid-cycle included, when the fit ends
     eq(lr_of(learn), one_cycle(30, .1).values())
 
+def test_trackers_in_a_resumed_fit(tmp_path):
+    "fastai alone fails here: they look for the values of an epoch that was skipped (fastai issue 3780)"
+    learn = make_learner(path=tmp_path)
+    stop = EarlyStoppingCallback(patience=1, min_delta=1e9)
+    learn.fit_superconv(6, .1, start_epoch=2, cbs=[SaveModelCallback(), stop])
+    eq(lr_of(learn), one_cycle(60, .1).values()[20:40]) # epoch 2 is the best, one epoch of patience
+    assert (tmp_path/'models'/'model.pth').exists()
+
+def test_summary_and_tta_with_the_callback_attached():
+    "They call before_fit too, without a fit and without the lock"
+    learn = make_learner(cbs=OneCycleScheduler(.1, stepsize=40))
+    learn.dls.device = torch.device('cpu')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        learn('before_fit'); learn('before_epoch'); learn('after_epoch'); learn('after_fit')
+    eq(learn.opt, None)
+
 def test_no_validation_set():
     learn = make_learner()
     learn.dls.loaders = [learn.dls.train, DataLoader([], bs=4)]
@@ -297,9 +313,12 @@ def test_torch_dataloaders():
     dl = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4)
     learn.dls = DataLoaders(dl, dl)
     learn.fit_superconv(2, .1); eq(lr_of(learn), one_cycle(22, .1).values())
+    class Watch(Callback):
+        order = GradientAccumulation.order+1
+        def before_step(self): steps.append(self.opt.hypers[0]['lr'])
     steps = []
-    learn.fit_superconv(2, .1, cbs=[GradientAccumulation(16), Callback(after_step=lambda self: steps.append(self.opt.hypers[0]['lr']))])
-    eq(lr_of(learn), one_cycle(len(plan_steps(dl, 2, 16)), .1).values())
+    learn.fit_superconv(20, .1, cbs=[GradientAccumulation(16), Watch()])
+    eq(len(steps), 50); eq(lr_of(learn), steps); eq(steps, one_cycle(50, .1).values())
 
 def test_loader_without_length_is_refused():
     class Stream(torch.utils.data.IterableDataset):
@@ -347,7 +366,8 @@ def test_reset_opt():
 
 bad = [dict(n_epoch=0), dict(n_epoch=1.5), dict(n_epoch=None), dict(n_epoch='3'), dict(lr_max=0), dict(lr_max=-.1), dict(lr_max=math.nan), dict(lr_max='1e-3'),
        dict(lr_max=[.1,.2,.3]), dict(lr_max=slice(None)), dict(lr_max=slice(-1,.1)), dict(lr_max=slice(.1,math.inf)), dict(div=0), dict(div_final=.1), dict(tail_pct=1.),
-       dict(stepsize=0), dict(stepsize=11), dict(moms=(.9,.8)), dict(moms=(.9,.8,2)), dict(moms='high'), dict(policy='linear'), dict(wd=-1), dict(wd=math.nan),
+       dict(stepsize=0), dict(stepsize=11), dict(moms=(.9,.8)), dict(moms=(.9,.8,2)), dict(moms='high'), dict(policy='linear'), dict(wd=-1), dict(wd=math.nan), dict(wd='a'), dict(wd=np.float32('nan')), dict(wd=[.1,.1,.1]), dict(lr_max=slice('',.1)), dict(lr_max=slice(False,.1)), dict(lr_max=b'1'),
+       dict(moms=iter((.9,.8,.9))),
        dict(start_epoch=-1), dict(start_epoch=3), dict(start_epoch=.5)]
 @pytest.mark.parametrize('kw', bad, ids=repr)
 def test_bad_input_is_named_and_touches_nothing(kw):
@@ -369,6 +389,9 @@ def test_save_load_export(tmp_path):
     learn.save('m'); learn.load('m')
     eq(hypers(learn), [[.001],[.9]])
     learn.add_cb(OneCycleScheduler(slice(.01,.1)))
+    learn.fit(1)
+    state = learn.one_cycle_scheduler.__getstate__()
+    assert '_used' not in state and state['_plan'] is state['_scheds'] is None # nothing bulky is exported
     learn.dls.train.dataset = learn.dls.valid.dataset = type('Ds', (L,), dict(new_empty=lambda self: self[:0]))(learn.dls.train.dataset)
     learn.export('e.pkl')
     loaded = load_learner(tmp_path/'e.pkl')
@@ -411,5 +434,7 @@ def test_plot_superconv_previews_and_changes_nothing():
     eq([l.get_ydata() for l in axs[0].lines], one_cycle(10, [.01,.1]).values().T)
     eq(axs[1].lines[0].get_ydata(), momentum_cycle(10).values())
     eq(learn.opt, None); eq(torch.get_rng_state(), rng)
+    learn.opt_func = partial(SGD, mom=.9, lr=.02) # create_opt will take this LR
+    eq(learn.plot_superconv(1)[0].lines[1].get_ydata().max(), .02)
     learn.opt_func = SGD
     eq(len(learn.plot_superconv(2, .1)[1].lines), 0); plt.close('all')

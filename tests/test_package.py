@@ -33,7 +33,8 @@ print(sorted({n for c in (Learner, Recorder, Callback, Optimizer) for n in vars(
 def test_star_import_gives_the_public_names():
     code = "from superconv_fastai.all import *; print(sorted(n for n in globals() if n[0] != '_'))"
     names = eval(python(code))
-    assert {'one_cycle', 'momentum_cycle', 'OneCycleScheduler'} <= set(names)
+    assert {'one_cycle', 'momentum_cycle', 'OneCycleScheduler', 'digits_dls'} <= set(names)
+    assert not {'colors', 'values', 'real', 'refuse'} & set(names) # helpers stay inside
 
 def test_settings_reach_the_metadata():
     cfg = ConfigParser(); cfg.read(root/'settings.ini'); cfg = cfg['DEFAULT']
@@ -58,3 +59,8 @@ def test_every_notebook_has_stored_outputs_and_a_page():
         cells = json.loads(nb.read_text())['cells']
         assert cells[0]['source'][0].startswith('# '), nb.name
         assert any(c.get('outputs') for c in cells), f'{nb.name} has no stored output'
+
+def test_results_say_what_measured_them():
+    for f in (root/'benchmarks'/'results').glob('*.json'):
+        r = json.loads(f.read_text())
+        assert r['command'].startswith('python ') and {'cpu','cores','python','torch','fastai'} <= set(r['machine']), f.name
