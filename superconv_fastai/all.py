@@ -2,3 +2,4 @@
 from .core import *
 from .schedule import *
 from .data import *
+from .range_test import *
