@@ -190,5 +190,6 @@ d = { 'settings': { 'branch': 'main',
                                         'superconv_fastai.state._State.restore': ('state.html#_state.restore', 'superconv_fastai/state.py'),
                                         'superconv_fastai.state._autocast': ('state.html#_autocast', 'superconv_fastai/state.py'),
                                         'superconv_fastai.state._global_rngs': ('state.html#_global_rngs', 'superconv_fastai/state.py'),
+                                        'superconv_fastai.state._is_index': ('state.html#_is_index', 'superconv_fastai/state.py'),
                                         'superconv_fastai.state._rng': ('state.html#_rng', 'superconv_fastai/state.py'),
                                         'superconv_fastai.state.undisturbed': ('state.html#undisturbed', 'superconv_fastai/state.py')}}}

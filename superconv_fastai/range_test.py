@@ -185,7 +185,7 @@ def _n_items(dl):
         except (AttributeError, TypeError): n = math.inf
     return n
 
-# %% ../nbs/range_test.ipynb #a9650711
+# %% ../nbs/range_test.ipynb #0c16d7bf
 class _Sweep(Callback):
     "Train with an LR that rises with each optimizer step, and evaluate on the way"
     name,order = 'lr_finder',1000 # the name that silences trackers; after all others, when autocast is closed and the batch is done
@@ -235,6 +235,7 @@ class _Sweep(Callback):
 
     def after_train(self):
         if not self.n_batches: raise ValueError('the training set has no batches: nothing to train on')
+        raise CancelEpochException() # no validation at the end of the epoch
 
     def diverge(self):
         "End the test; what was measured stays"
@@ -349,7 +350,7 @@ def _how_much(n_steps, n_evals, n_valid, items, available):
     if n_valid is None: n_valid = max(1, budget//n_evals)
     return int(n_evals), int(min(n_valid, available))
 
-# %% ../nbs/range_test.ipynb #914696ee
+# %% ../nbs/range_test.ipynb #84bf192a
 _watch = Recorder.order # callbacks from here on only watch or steer
 
 @patch
@@ -387,6 +388,7 @@ def lr_range_test(self:Learner,
     lrs = lr_min + (lr_max-lr_min)*np.arange(n_steps+1)/n_steps
     due = set(np.linspace(0, n_steps, n_evals+1).round().astype(int).tolist())
     bar = progress_bar(range(n_steps), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
+    if bar: bar.update(0)
 
     with undisturbed(self, state_file):
         batches = _held_out(valid, n_valid) if _n_items(valid) else []

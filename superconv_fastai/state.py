@@ -57,7 +57,13 @@ def _autocast():
         if not depth: torch.clear_autocast_cache()
     return undo
 
-# %% ../nbs/state.ipynb #918710e7
+# %% ../nbs/state.ipynb #96012bf2
+def _is_index(x):
+    "Is `x` a list or an array of whole numbers?"
+    if isinstance(x, np.ndarray): return x.dtype.kind in 'iu'
+    x = x.items if isinstance(x, L) else x
+    return isinstance(x, list) and len(x)>0 and isinstance(x[0], int)
+
 class _State:
     "The state of all that can be reached from `root`"
     def __init__(self, root, file=None):
@@ -102,8 +108,8 @@ class _State:
             elif isinstance(getattr(o, '__dict__', None), dict) and not isinstance(o, (torch.Tensor, nn.Module)):
                 d,was = vars(o),dict(vars(o))
                 self.undo.append(lambda d=d,was=was: (d.clear(), d.update(was)))
-                idxs = o is not dl and o is not getattr(dl, 'dataset', None)
-                yield from (v for v in was.values() if isinstance(v, _rngs) or idxs and isinstance(v, list) and v and isinstance(v[0], int))
+                order = o is not dl and o is not getattr(dl, 'dataset', None)
+                yield from (v for v in was.values() if isinstance(v, _rngs) or order and _is_index(v))
 
     def restore(self):
         "Put everything back; when one object refuses, the others first"
