@@ -7,10 +7,11 @@ Docs: https://superconv.github.io/superconv_fastai/range_test.html.md"""
 # %% auto #0
 __all__ = ['Verdict', 'verdict', 'RangeTest']
 
-# %% ../nbs/range_test.ipynb #da0f0e82
+# %% ../nbs/range_test.ipynb #fb596e8a
 import math, random, re
 from dataclasses import dataclass
 from html import escape
+from textwrap import fill
 
 import numpy as np, pandas as pd
 from matplotlib import is_interactive
@@ -86,7 +87,7 @@ def _unstable(losses):
     end = _segment(better)[1]+1
     return end if better[end:].sum() <= -1 else len(loss)
 
-# %% ../nbs/range_test.ipynb #3abf4abe
+# %% ../nbs/range_test.ipynb #6023a6ac
 def _curve(lrs, scores, losses, lower_is_better):
     "Checked arrays without gaps, larger is better; and the LR at which the run diverged, or `None`"
     x,y = np.asarray(lrs, dtype=np.float64),np.asarray(scores, dtype=np.float64)
@@ -118,10 +119,11 @@ def verdict(
     y = np.maximum(y-zero, 0) # worse than untrained is untrained
     peak = _reached(_despike(y), z*noise)
     if peak <= max(z*noise, 1e-9*abs(zero)):
-        if diverged: return unknown(f'the run diverged at LR {diverged:.3g} before {what} had changed by more than its noise', rerun_lr=diverged/3)
+        if diverged: return unknown(f'the run diverged at LR {diverged:.3g} before {what} had changed by more than its noise', rerun_lr=diverged)
         why = f'{what} does not change by more than its noise ({noise:.2g})'
-        if peak > noise: return unknown(why, times_n_valid=4)
-        return unknown(f'{why}: too few steps, or an LR that stopped the training at once', rerun_lr=x[-1]/10, times_n_steps=2)
+        late = y[n//2:]
+        if late.mean() > z*noise/math.sqrt(len(late)): return unknown(why, times_n_valid=4, times_n_steps=2)
+        return unknown(f'{why}, or too shortly: an LR that stopped the training at once, or too few steps', rerun_lr=x[-1]/10, times_n_steps=2)
 
     a,b,level = _plateau(y, peak)
     lo,hi,top = float(x[a] or x[1]),float(x[b]),float(x[_segment(y-peak)[1]])
@@ -139,7 +141,7 @@ def verdict(
         if hi/lo >= 10: return Verdict(True, lr_max, (lo,hi), f'{held}, before it {how}')
         if not collapsed: return unknown(f'{held}, and may have begun to collapse', lr_max, (lo,hi), rerun_lr=1.5*x[-1])
         if hi/before < 10: return Verdict(False, lr_max, (lo,hi), f'{held} where a cycle needs 10, and {how}')
-        return unknown(f'{held}, and {how}, but the plateau begins between two evaluations', lr_max, (lo,hi), rerun_lr=2*at)
+        return unknown(f'{held}, and {how}, but the plateau may begin earlier than it was measured', lr_max, (lo,hi), rerun_lr=1.25*at, times_n_steps=2)
     end = n if losses is None else _unstable(losses)
     if end < n: hi = min(hi, float(x[end]))
     r = hi/lo
@@ -307,7 +309,9 @@ class RangeTest:
         head,text = repr(self).split('\n', 1)
         return f'<b>{escape(head)}</b><br>{escape(text)}'
 
-# %% ../nbs/range_test.ipynb #e38e6d0d
+# %% ../nbs/range_test.ipynb #1983971d
+def _words(v): return fill(f'{v.word[0].upper()}{v.word[1:]}: {v.reason}', 95)
+
 @patch
 def plot(self:RangeTest,
     ax=None # Draw the score here, and leave the losses out; a figure with both when None
@@ -331,13 +335,13 @@ def plot(self:RangeTest,
         if self.diverged is not None:
             ax.axvline(self.diverged, color=colors[3], lw=1.2)
             ax.annotate('diverged', (self.diverged, .5), xycoords=('data','axes fraction'), xytext=(-4,0), textcoords='offset points', ha='right', color=colors[3], fontsize=9)
-        ax.set_title(v.word[0].upper()+v.word[1:], fontsize=10, loc='left')
+        ax.set_title(_words(v), fontsize=9, loc='left')
         if below is None: ax.set_xlabel('learning rate'); return ax
-        for y,name,c in ((self.valid_losses,'held-out',colors[0]), (self.train_losses,'training',colors[4])):
-            ok = np.isfinite(y) & (y>0)
-            if not ok.any(): continue
-            below.plot(self.lrs[ok], y[ok], color=c)
-            below.annotate(name, (self.lrs[ok][-1], y[ok][-1]), xytext=(4,0), textcoords='offset points', va='center', color=c, fontsize=9)
+        losses = [(y[ok], self.lrs[ok], name, c) for y,name,c in ((self.valid_losses,'held-out',colors[0]), (self.train_losses,'training',colors[4]))
+                  for ok in [np.isfinite(y) & (y>0)] if ok.any()]
+        for i,(y,x,name,c) in enumerate(sorted(losses, key=lambda l: l[0][-1])):
+            below.plot(x, y, color=c)
+            below.annotate(name, (x[-1], y[-1]), xytext=(4,-5+10*i), textcoords='offset points', va='center', color=c, fontsize=9)
             below.set_yscale('log')
         below.set(xlabel='learning rate', ylabel='loss')
     return ax,below
@@ -350,7 +354,7 @@ def _how_much(n_steps, n_evals, n_valid, items, available):
     if n_valid is None: n_valid = max(1, budget//n_evals)
     return int(n_evals), int(min(n_valid, available))
 
-# %% ../nbs/range_test.ipynb #84bf192a
+# %% ../nbs/range_test.ipynb #65ede239
 _watch = Recorder.order # callbacks from here on only watch or steer
 
 @patch
@@ -384,7 +388,10 @@ def lr_range_test(self:Learner,
     if n_steps is None: n_steps = max(200, len(plan_steps(train, 1, n_acc or None)))
     if n_evals is not None and n_evals > n_steps: refuse('n_evals', n_evals, f'at most n_steps, and n_steps={n_steps}')
     valid = self.dls.loaders[1] if len(self.dls.loaders)>1 else None
+    given = n_valid
     n_evals,n_valid = _how_much(n_steps, n_evals, n_valid, max(getattr(train, 'bs', None) or getattr(train, 'batch_size', None) or 1, n_acc), _n_items(valid))
+    bs = getattr(valid, 'bs', None)
+    if given is None and bs and n_valid > bs: n_valid -= n_valid%bs
     lrs = lr_min + (lr_max-lr_min)*np.arange(n_steps+1)/n_steps
     due = set(np.linspace(0, n_steps, n_evals+1).round().astype(int).tolist())
     bar = progress_bar(range(n_steps), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
@@ -392,6 +399,7 @@ def lr_range_test(self:Learner,
 
     with undisturbed(self, state_file):
         batches = _held_out(valid, n_valid) if _n_items(valid) else []
+        if bn_stats=='batch' and len(batches)>1 and find_bs(batches[-1])==1: batches.pop() # one item has no batch statistics
         sweep = _Sweep(lrs, due, batches, metric, bn_stats=='batch', stop_div, bar)
         self.cbs = L(cb for cb in self.cbs if cb.order < _watch and not isinstance(cb, TerminateOnNaNCallback))
         self.logger,self.create_mbar = noop,False
