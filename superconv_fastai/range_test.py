@@ -7,7 +7,7 @@ Docs: https://superconv.github.io/superconv_fastai/range_test.html.md"""
 # %% auto #0
 __all__ = ['Verdict', 'verdict', 'RangeTest']
 
-# %% ../nbs/range_test.ipynb #fb596e8a
+# %% ../nbs/range_test.ipynb #e5fef69f
 import math, random, re
 from dataclasses import dataclass
 from html import escape
@@ -16,12 +16,13 @@ from textwrap import fill
 import numpy as np, pandas as pd
 from matplotlib import is_interactive
 from fastcore.imports import IN_NOTEBOOK
+from torch.utils.data import DataLoader as TorchDataLoader, IterableDataset, Subset
 from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
-from .schedule import plan_steps
+from .schedule import OneCycleScheduler, plan_steps
 from .state import undisturbed
 
 # %% ../nbs/range_test.ipynb #a8dfe131
@@ -164,13 +165,16 @@ def _metric(learn, metric):
     metric = mk_metric(metric)
     return metric, metric.name, _is_error(metric.name)
 
-# %% ../nbs/range_test.ipynb #e3403941
+# %% ../nbs/range_test.ipynb #a394dab3
 def _held_out(dl, n):
     "Batches with `n` items of `dl`, the same ones each time, classes mixed"
     if n==0: return []
     if isinstance(dl, DataLoader) and dl.indexed and dl.n and dl.bs:
         idxs = random.Random(0).sample(range(dl.n), min(n, dl.n))
         return list(dl.new(get_idxs=lambda: idxs, shuffle=False, drop_last=False))
+    if isinstance(dl, TorchDataLoader) and dl.batch_size and not isinstance(dl.dataset, IterableDataset):
+        idxs = random.Random(0).sample(range(len(dl.dataset)), min(n, len(dl.dataset)))
+        return list(TorchDataLoader(Subset(dl.dataset, idxs), dl.batch_size, collate_fn=dl.collate_fn, num_workers=dl.num_workers))
     res,seen = [],0
     for b in dl:
         res.append(b)
@@ -354,7 +358,7 @@ def _how_much(n_steps, n_evals, n_valid, items, available):
     if n_valid is None: n_valid = max(1, budget//n_evals)
     return int(n_evals), int(min(n_valid, available))
 
-# %% ../nbs/range_test.ipynb #65ede239
+# %% ../nbs/range_test.ipynb #5e840272
 _watch = Recorder.order # callbacks from here on only watch or steer
 
 @patch
@@ -401,7 +405,7 @@ def lr_range_test(self:Learner,
         batches = _held_out(valid, n_valid) if _n_items(valid) else []
         if bn_stats=='batch' and len(batches)>1 and find_bs(batches[-1])==1: batches.pop() # one item has no batch statistics
         sweep = _Sweep(lrs, due, batches, metric, bn_stats=='batch', stop_div, bar)
-        self.cbs = L(cb for cb in self.cbs if cb.order < _watch and not isinstance(cb, TerminateOnNaNCallback))
+        self.cbs = L(cb for cb in self.cbs if cb.order < _watch and not isinstance(cb, (TerminateOnNaNCallback, OneCycleScheduler)))
         self.logger,self.create_mbar = noop,False
         if self.opt is None: self.create_opt()
         if mom is not None:

@@ -126,6 +126,22 @@ def test_surgery_is_undone(tmp_path):
             learn.remark = 1
     twins('sgd', tmp_path, disturb)
 
+def test_open_autocast_is_closed():
+    "An exception between before_batch and after_loss leaves the region of `MixedPrecision` open"
+    learn = make_learner()
+    for depth in range(2):
+        with torch.autocast('cpu', enabled=depth==1):
+            was = torch.is_autocast_enabled('cpu')
+            with pytest.raises(RuntimeError), undisturbed(learn):
+                torch.autocast('cpu', dtype=torch.bfloat16).__enter__()
+                torch.autocast('cpu', dtype=torch.bfloat16).__enter__()
+                assert torch.mm(torch.ones(2,2), torch.ones(2,2)).dtype==torch.bfloat16
+                raise RuntimeError('in the loss')
+            assert torch.is_autocast_enabled('cpu') is was
+    assert torch.mm(torch.ones(2,2), torch.ones(2,2)).dtype==torch.float32
+    assert torch.autocast_increment_nesting()==1
+    torch.autocast_decrement_nesting()
+
 def test_nested(tmp_path):
     def disturb(learn):
         with undisturbed(learn):
