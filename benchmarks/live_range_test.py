@@ -1,0 +1,125 @@
+"""Does the verdict of `lr_range_test` agree with training? Small networks on digits, Fashion-MNIST and CIFAR-10.
+
+For each network: the range test as a user would run it (a re-run with its own advice when it cannot tell), with both ways to evaluate BatchNorm;
+a fit with the better of two small constant LRs (0.01 and 0.03); `fit_superconv` at the LR that the test recommends, and at LR 1, in the same number of epochs.
+The folder with the data (`fashion_mnist/*.gz`, `cifar10_subset.npz`) is taken from SUPERCONV_DATA; without it only digits run.
+
+Writes results/live_range_test.json. About 25 minutes on one core."""
+import argparse, gzip, io, math, os, time, warnings
+from pathlib import Path
+
+import numpy as np, torch
+from fastai.basics import *
+from superconv_fastai.all import *
+from superconv_fastai.data import digits, tensor_dls
+from common import save_results
+
+def idx_file(path):
+    b = gzip.open(path).read()
+    return np.frombuffer(b, np.uint8, offset=4+4*b[3]).reshape(np.frombuffer(b, '>u4', b[3], offset=4).astype(int))
+
+def images(x, y, pool): # (n,h,w,c) uint8
+    x = torch.from_numpy(np.ascontiguousarray(x)).permute(0,3,1,2).float()
+    return (F.avg_pool2d(x, pool)-120)/65, torch.from_numpy(y.astype(np.int64))
+
+def fashion(root):
+    def part(name, n): return images(idx_file(root/f'fashion_mnist/{name}-images-idx3-ubyte.gz')[:n,...,None], idx_file(root/f'fashion_mnist/{name}-labels-idx1-ubyte.gz')[:n], 2)
+    return part('train', 3000),part('t10k', 1000)
+
+def cifar(root):
+    from PIL import Image
+    z = np.load(root/'cifar10_subset.npz')
+    def part(p, n):
+        x = np.concatenate([np.asarray(Image.open(io.BytesIO(z[k].tobytes()))).reshape(-1,32,32,3) for k in sorted(k for k in z.files if k.startswith(p+'strip_'))])
+        order = np.random.RandomState(0).permutation(len(x))[:n] # the file has one class after the other
+        return images(x[order], z[p+'labels'][order], 2)
+    return part('train_', 5000),part('test_', 1000)
+
+def conv(i, o, stride=1, bn=True, act=True):
+    return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=not bn), *[nn.BatchNorm2d(o)]*bn, *[nn.ReLU()]*act)
+
+class Residual(nn.Module):
+    def __init__(self, i, o, stride=1, bn=True):
+        super().__init__()
+        self.body,self.skip = nn.Sequential(conv(i, o, stride, bn), conv(o, o, 1, bn, act=False)),nn.Identity() if i==o and stride==1 else nn.Conv2d(i, o, 1, stride, bias=False)
+    def forward(self, x): return F.relu(self.body(x)+self.skip(x))
+
+def he_init(model):
+    "He et al.'s initialisation, without which the deep networks without BatchNorm do not start"
+    for m in model.modules():
+        if isinstance(m, (nn.Conv2d,nn.Linear)):
+            nn.init.kaiming_normal_(m.weight, nonlinearity='relu')
+            if m.bias is not None: nn.init.zeros_(m.bias)
+    return model
+
+def head(c): return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, 10)]
+def resnet(c, bn=True, w=16): return he_init(nn.Sequential(conv(c, w, 1, bn), Residual(w, w, 1, bn), Residual(w, 2*w, 2, bn), Residual(2*w, 2*w, 1, bn), *head(2*w)))
+def plain(c, bn=True, w=16, depth=6): return he_init(nn.Sequential(conv(c, w, 1, bn), *[conv(w if i<depth//2 else 2*w, 2*w if i>=depth//2-1 else w, 2 if i==depth//2-1 else 1, bn) for i in range(depth-1)], *head(2*w)))
+def mlp(n, depth=4, w=100):
+    layers = [nn.Linear(n, w), nn.ReLU()] + [o for _ in range(depth-2) for o in (nn.Linear(w, w), nn.ReLU())]
+    return he_init(nn.Sequential(nn.Flatten(), *layers, nn.Linear(w, 10)))
+
+networks = { # data: (epochs, batch size, networks)
+    'digits': (16, 64, {'ResNet-8':lambda: resnet(1), 'plain 6 conv, BatchNorm':lambda: plain(1), 'ResNet-8 without BatchNorm':lambda: resnet(1, bn=False),
+                        'plain 6 conv':lambda: plain(1, bn=False), 'MLP, 4 layers':lambda: mlp(64)}),
+    'Fashion-MNIST': (5, 64, {'ResNet-8':lambda: resnet(1), 'plain 6 conv':lambda: plain(1, bn=False), 'MLP, 4 layers':lambda: mlp(196)}),
+    'CIFAR-10': (6, 64, {'ResNet-8':lambda: resnet(3), 'plain 6 conv, BatchNorm':lambda: plain(3), 'ResNet-8 without BatchNorm':lambda: resnet(3, bn=False)}),
+}
+
+def learner(data, net, bs, seed):
+    set_seed(seed)
+    return Learner(tensor_dls(*data, bs=bs, device='cpu'), net(), loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9, wd=1e-4, decouple_wd=False), metrics=accuracy)
+
+def accuracies(make, fit, seeds):
+    res = []
+    for s in range(seeds):
+        learn = make(s)
+        with learn.no_bar(), learn.no_logging(): fit(learn); res.append(round(100*learn.validate()[1], 1))
+    return res
+
+def range_test(make, **kwargs):
+    "As the advice says, up to two re-runs"
+    calls,kw = [],{}
+    for _ in range(3):
+        learn = make(0)
+        start = time.perf_counter()
+        with learn.no_bar(): res = learn.lr_range_test(**{**kwargs, **kw})
+        calls.append(dict(call=kw, seconds=round(time.perf_counter()-start, 1), feasible=res.verdict.feasible, lr_max=res.lr_max, reason=res.verdict.reason, settings=res.settings,
+                          lrs=res.lrs.round(5).tolist(), scores=res.scores.round(4).tolist()))
+        if res.verdict.feasible is not None: break
+        kw = {k:v for k,v in res.rerun.items() if k in ('lr_max','n_steps')} | ({'n_steps':kw['n_steps']} if 'n_steps' in kw and 'n_steps' not in res.rerun else {})
+    return res,calls
+
+def study(data, net, epochs, bs, seeds, small_lrs=(.01,.03)):
+    def make(seed): return learner(data, net, bs, seed)
+    row = dict(params=sum(p.numel() for p in net().parameters()))
+    for bn_stats in ('batch','running'):
+        res,calls = range_test(make, bn_stats=bn_stats)
+        row[bn_stats] = dict(feasible=res.verdict.feasible, lr_max=res.lr_max, tests=calls)
+        if not any('BatchNorm' in type(m).__name__ for m in net().modules()): row['running'] = row['batch']; break
+    lr_max = row['batch']['lr_max']
+    small = {lr: accuracies(make, lambda l: l.fit(epochs, lr), seeds) for lr in small_lrs}
+    best = max(small, key=lambda lr: np.mean(small[lr]))
+    row.update(small=small, small_lr=best, small_acc=small[best])
+    row['superconv'] = lr_max and accuracies(make, lambda l: l.fit_superconv(epochs, lr_max), seeds)
+    row['at_1'] = accuracies(make, lambda l: l.fit_superconv(epochs, 1.), seeds)
+    return row
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--data', nargs='*', default=list(networks)); p.add_argument('--seeds', type=int, default=2); p.add_argument('--name', default='live_range_test')
+    args = p.parse_args()
+    warnings.filterwarnings('ignore')
+    torch.set_num_threads(1)
+    root,rows = os.environ.get('SUPERCONV_DATA'),[]
+    for name in args.data:
+        if name!='digits' and not root: print(f'{name}: set SUPERCONV_DATA'); continue
+        data = (digits('train'),digits('test')) if name=='digits' else (fashion if name=='Fashion-MNIST' else cifar)(Path(root))
+        epochs,bs,nets = networks[name]
+        for label,net in nets.items():
+            row = dict(data=name, net=label, epochs=epochs, **study(data, net, epochs, bs, args.seeds))
+            rows.append(row)
+            says = {True:'can', False:'cannot', None:'cannot tell'}
+            print(f"{name:14s} {label:27s} batch: {says[row['batch']['feasible']]:11s} running: {says[row['running']['feasible']]:11s} lr_max {row['batch']['lr_max'] or math.nan:.3g}"
+                  f"  LR {row['small_lr']:g}: {row['small_acc']}  superconv: {row['superconv']}  at LR 1: {row['at_1']}", flush=True)
+            save_results(args.name, dict(rows=rows))

@@ -1,0 +1,509 @@
+"The verdict on curves with known answers, the sweep against a naive loop, and what a test must leave behind: nothing."
+import io, json, math, os, pickle, subprocess, sys, textwrap
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np, pytest, torch
+from fastai.basics import *
+from fastai.callback.all import *
+from hypothesis import given, settings, strategies as st
+from hypothesis.extra.numpy import arrays
+
+import reference_range_test as naive
+from conftest import Reg, groups, make_learner
+from test_state import Busy, Noisy, busy_learner, fingerprint, kinds, same, story, twins
+from superconv_fastai.range_test import *
+from superconv_fastai.range_test import _despike, _noise, _reached, _segment, _how_much
+
+for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
+
+runs = json.loads((Path(__file__).parent/'data/smith_range_tests.json').read_text())['runs']
+by_name = pytest.mark.parametrize('run', runs, ids=lambda r: r['run'])
+def truth(run): return run['label']=='feasible'
+def xy(run): return np.array(run['lr']),np.array(run['accuracy'])
+
+# ---- published curves ----
+
+@by_name
+def test_published(run):
+    x,y = xy(run)
+    for v in (verdict(x, y), verdict(x, y, run['loss']), verdict(run['lr'], run['accuracy'])):
+        assert v.feasible is truth(run)
+        assert v.lr_min == v.lr_max/10 and v.plateau[0] < v.plateau[1] <= x[-1] and v.lr_max <= v.plateau[1]
+        assert v.rerun is None and str(v.feasible) in ('True','False')
+
+@by_name
+@pytest.mark.parametrize('a,b', [(100,0), (1,-3), (-1,1), (-100,0)], ids=['percent','shifted','error','error percent'])
+def test_published_in_other_units(run, a, b):
+    x,y = xy(run)
+    u,v = verdict(x, y),verdict(x, a*y+b, lower_is_better=a<0)
+    assert v.feasible is u.feasible
+    assert np.allclose((v.lr_max, *v.plateau), (u.lr_max, *u.plateau))
+
+@by_name
+@pytest.mark.parametrize('unit', [1e-3, 10.])
+def test_published_with_another_lr_scale(run, unit):
+    x,y = xy(run)
+    assert verdict(unit*x, y).feasible is truth(run)
+    assert np.allclose(verdict(unit*x, y).lr_max, unit*verdict(x, y).lr_max)
+
+@by_name
+@pytest.mark.parametrize('every', [2,4])
+def test_published_thinned(run, every):
+    x,y = xy(run)
+    res = [verdict(np.r_[0,x[k::every]], np.r_[y[0],y[k::every]]).feasible for k in range(1, every+1)]
+    assert res.count(truth(run)) >= every-1 and (not truth(run)) not in res
+
+@by_name
+@pytest.mark.parametrize('every', [8,10,20])
+def test_published_thinned_to_few_points(run, every):
+    "With 10 to 25 points it may no longer tell; a wrong answer stays the exception"
+    x,y = xy(run)
+    res = [verdict(np.r_[0,x[k::every]], np.r_[y[0],y[k::every]]).feasible for k in range(1, every+1)]
+    assert res.count(not truth(run)) == 0
+
+@by_name
+@pytest.mark.parametrize('sd', [.01,.03])
+def test_published_with_more_noise(run, sd):
+    x,y = xy(run)
+    rng = np.random.default_rng(0)
+    res = [verdict(x, y+rng.normal(0, sd, len(y))).feasible for _ in range(20)]
+    assert res.count(truth(run)) >= 18 and res.count(not truth(run)) == 0
+
+@by_name
+def test_published_cut_short(run):
+    "Less of a feasible sweep is never a no. Less of an infeasible one is a yes at three of the 444 places to cut, all at the edge of one collapse"
+    x,y = xy(run)
+    res = {x[n-1]: verdict(x[:n], y[:n]).feasible for n in range(5, len(x)+1)}
+    if truth(run): assert False not in res.values()
+    else: assert [lr for lr,r in res.items() if r] == ([.525,.54,.555] if run['run']=='lrRange3SS520kClip5Fig12b' else [])
+    assert all(r is None for lr,r in res.items() if lr <= .09) # nothing happened yet
+
+def test_the_loss_warns_before_the_collapse():
+    "A long plateau whose held-out loss has exploded is no evidence yet"
+    x = np.linspace(0, .5, 51)
+    y = rise(.08)(x/.5)
+    loss = np.where(x<.3, 2.3-y, 5.)
+    assert verdict(x, y).feasible is True and verdict(x, y, 2.3-y).feasible is True
+    v = verdict(x, y, loss)
+    assert v.feasible is None and 'held-out loss' in v.reason and v.lr_max <= .31
+
+# ---- synthetic curves ----
+
+sizes,seeds = st.integers(20, 400),st.integers(0, 2**32-1)
+def curve(f, n, lr_max=3., noise=0., seed=0):
+    x = np.linspace(0, lr_max, n)
+    return x, f(x/lr_max)+noise*np.random.default_rng(seed).normal(size=n)
+def rise(at): return lambda t: .1+.7*(1-np.exp(-t/at))
+def collapse(at, when, to=.1): return lambda t: np.where(t<when, rise(at)(t), to)
+fast = settings(deadline=None, max_examples=60)
+
+@fast
+@given(n=sizes, at=st.floats(.005, .03), lr_max=st.floats(1e-3, 100), noise=st.floats(0, .05), seed=seeds)
+def test_plateau_over_a_decade(n, at, lr_max, noise, seed):
+    v = verdict(*curve(rise(at), n, lr_max, noise, seed))
+    assert v.feasible is True and v.lr_max > .1*lr_max
+
+@fast
+@given(n=sizes, noise=st.floats(0, .03), seed=seeds)
+def test_plateau_that_peaks_at_the_last_lr(n, noise, seed):
+    x,y = curve(lambda t: rise(.02)(t)+.03*t, n, 3, noise, seed)
+    y[-1] = y.max()+.01
+    assert verdict(x, y).feasible is True
+
+@fast
+@given(n=st.integers(5, 400), power=st.floats(.5, 3), noise=st.floats(0, .02), seed=seeds)
+def test_monotone_is_never_a_no(n, power, noise, seed):
+    v = verdict(*curve(lambda t: .1+.7*t**power, n, 3, noise, seed))
+    assert v.feasible is None and v.rerun
+
+@fast
+@given(n=st.integers(40, 400), when=st.floats(.1, .4), noise=st.floats(0, .03), seed=seeds)
+def test_collapse(n, when, noise, seed):
+    v = verdict(*curve(collapse(when/4, when), n, 3, noise, seed))
+    assert v.feasible is False and v.lr_max <= 3*when/2+3/n and v.plateau[1] <= 3*when
+
+@fast
+@given(n=st.integers(40, 400), top=st.floats(.15, .5), width=st.floats(.1, .5), noise=st.floats(0, .02), seed=seeds)
+def test_peak(n, top, width, noise, seed):
+    v = verdict(*curve(lambda t: .1+.7*np.exp(-((t-top)/(width*top))**2/2), n, 3, noise, seed))
+    assert v.feasible is False and abs(v.lr_max-3*top) < 3*top
+
+@fast
+@given(n=st.integers(40, 400), noise=st.floats(0, .03), seed=seeds)
+def test_decade_before_a_collapse(n, noise, seed):
+    v = verdict(*curve(collapse(.008, .85), n, 3, noise, seed))
+    assert v.feasible is True and v.lr_max <= .85*3/2+3/n
+
+@fast
+@given(n=st.integers(5, 1000), level=st.floats(-10, 10))
+def test_constant(n, level):
+    v = verdict(*curve(lambda t: level+0*t, n))
+    assert v.feasible is None and v.lr_max is None and v.lr_min is None and v.plateau is None and v.rerun
+
+@pytest.mark.parametrize('n', [5,6,8,10,20,50,200,1000])
+def test_chance_level(n):
+    "Noise alone is almost never taken for more, whatever its size and shape"
+    rng = np.random.default_rng(0)
+    res = []
+    for k in range(60):
+        res.append(verdict(np.linspace(0, 3, n), .1+10.**-(k%4)*rng.normal(size=n)).feasible)
+        res.append(verdict(np.linspace(0, 3, n), rng.binomial(200, .1, n)/200).feasible)
+    assert res.count(None) >= len(res)-3
+
+@fast
+@given(n=st.integers(8, 200), good=st.integers(6, 100), bad=st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_divergence(n, good, bad):
+    "A tail that is not finite is a collapse"
+    x,y = curve(rise(.1), max(n, good+1))
+    y[good:] = bad
+    v = verdict(x, y)
+    assert v.feasible is not None or v.rerun
+    assert v.feasible is not True or v.plateau[1]/v.plateau[0] >= 10
+    assert v.lr_max is None or v.lr_max <= x[good]/2
+
+def test_gaps_are_left_out():
+    x,y = curve(rise(.02), 60)
+    y[[5,17,30]] = np.nan
+    ok = np.isfinite(y)
+    assert verdict(x, y).plateau == verdict(x[ok], y[ok]).plateau
+
+@settings(deadline=None, max_examples=200)
+@given(y=st.one_of(arrays(float, st.integers(1, 60), elements=st.floats(width=32)), arrays(float, st.integers(1, 60), elements=st.sampled_from([0., .1, .5, 1., math.nan]))),
+       loss=st.booleans(), low=st.booleans())
+def test_any_curve_gets_an_answer(y, loss, low):
+    x = np.linspace(0, 1, len(y)) if len(y)>1 else np.zeros(1)
+    v = verdict(x, y, y if loss else None, low)
+    assert v.feasible in (True,False,None) and type(v.feasible) in (bool,type(None)) and v.reason
+    assert (v.feasible is None) == bool(v.rerun)
+    assert v.lr_max is None or type(v.lr_max) is float and 0 < v.lr_max <= 1
+    assert v.plateau is None or 0 < v.plateau[0] <= v.plateau[1] <= 1
+    assert pickle.loads(pickle.dumps(v)) == v and repr(v)
+
+@pytest.mark.parametrize('lrs,scores,match', [([0,1,2], [1,2], 'scores'), ([0,2,1,3], [1]*4, 'lrs'), ([0,1,math.nan], [1]*3, 'lrs'),
+                                               ([-1,0,1], [1]*3, 'lrs'), ([[0,1],[2,3]], [[0,1],[2,3]], 'scores')])
+def test_bad_curves(lrs, scores, match):
+    with pytest.raises(ValueError, match=match): verdict(lrs, scores)
+    with pytest.raises(ValueError, match='losses'): verdict([0,1], [0,1], [1])
+
+# ---- the pieces against naive ones ----
+
+@fast
+@given(arrays(float, st.integers(4, 30), elements=st.floats(-5, 5)))
+def test_pieces(y):
+    a,b = _segment(y)
+    assert np.isclose(y[a:b+1].sum(), naive.segment(y))
+    assert np.isclose(_reached(y, .3), naive.reached(y, .3))
+    assert np.isclose(_noise(y), naive.noise(y))
+    if len(y)>4: assert all(min(y) <= v <= max(y) for v in _despike(y))
+
+# ---- the sweep ----
+
+def test_against_a_naive_loop():
+    "Losses and scores of the plain path, BatchNorm and momentum included, and both ways to evaluate"
+    set_seed(0)
+    x = torch.randn(160, 6)
+    y = (x[:,0]>0).long() + (x[:,1]>.5).long()
+    ds = [(x[i],y[i]) for i in range(160)]
+    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    dls = DataLoaders(DataLoader(ds[:120], bs=10, num_workers=0), DataLoader(ds[120:], bs=16, num_workers=0), device='cpu')
+    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.8, wd=.01), metrics=accuracy)
+    kw = dict(lr_max=.5, n_steps=36, n_evals=9, n_valid=40, show_plot=False)
+    res = learn.lr_range_test(bn_stats='running', **kw)
+    lrs = [.5*k/36 for k in range(1, 37)]
+    rows,losses,_ = naive.sweep(model, F.cross_entropy, list(dls.train)*3, list(dls.valid), lrs, mom=.8, wd=.01, due=set(range(4, 37, 4)))
+    assert np.allclose(res.lrs, [.5*s/36 for s,_,_ in rows])
+    assert np.allclose(res.valid_losses, [l for _,l,_ in rows], rtol=1e-4)
+    assert np.allclose(res.scores, [a for _,_,a in rows], atol=1e-7)
+    assert np.allclose(res.step_losses, losses, rtol=1e-4) and np.allclose(res.step_lrs, lrs)
+    assert np.isnan(res.train_losses[0]) and np.allclose(res.train_losses[1:], np.array(losses).reshape(9,4).mean(1), rtol=1e-4)
+    assert np.allclose(learn.validate(), [rows[0][1], rows[0][2]], atol=1e-6) # the untrained row is what validate() says
+    batch = learn.lr_range_test(bn_stats='batch', **kw)
+    assert np.allclose(batch.step_losses, losses, rtol=1e-4) and not np.allclose(batch.valid_losses, res.valid_losses, rtol=1e-2)
+
+def small(kind='sgd', **kwargs):
+    learn = busy_learner(kind, **kwargs)
+    return learn, dict(lr_max=.2, n_steps=12, n_evals=4, show_plot=False)
+
+def test_shapes_and_settings():
+    learn,kw = small()
+    res = learn.lr_range_test(**kw)
+    assert res.lrs.shape == res.scores.shape == res.train_losses.shape == res.valid_losses.shape == (5,)
+    assert np.allclose(res.lrs, [0,.05,.1,.15,.2]) and len(res.step_losses) == len(res.step_lrs) == 12
+    assert res.metric=='mae' and res.lower_is_better and list(res.table().columns)==['lr','mae','valid_loss','train_loss']
+    assert (res.lr_max, res.lr_min) == (res.verdict.lr_max, res.verdict.lr_min)
+    assert res.settings == dict(metric='mae', n_steps=12, n_evals=4, n_valid=16, bn_stats='batch')
+    assert len(repr(res).splitlines())==2 and '<b>' in res._repr_html_()
+    assert np.array_equal(pickle.loads(pickle.dumps(res)).scores, res.scores)
+
+def test_what_is_chosen():
+    learn,_ = small()
+    res = learn.lr_range_test(.1, show_plot=False)
+    s = res.settings
+    assert s['n_steps']==200 and 20 <= s['n_evals'] <= 60 and s['n_valid']==16
+    for n_steps,items,available in ((200,64,500), (200,8,10**6), (5000,256,50_000), (200,1,10)):
+        e,v = _how_much(n_steps, None, None, items, available)
+        assert e*v <= max(n_steps*items, e) and 1 <= v <= available and 1 <= e <= n_steps
+        assert _how_much(n_steps, 10, None, items, available)[0]==10 and _how_much(n_steps, None, 5, items, available)[1]==5
+    big = make_learner(n=1000, bs=4) # an epoch has more than 200 steps
+    assert big.lr_range_test(.1, n_evals=5, show_plot=False).settings['n_steps']==250
+
+def test_rerun_is_a_call():
+    learn,_ = small()
+    res = learn.lr_range_test(1e-6, n_steps=30, show_plot=False)
+    assert res.verdict.feasible is None and res.rerun and set(res.rerun) <= {'lr_max','n_steps','n_evals','n_valid'}
+    learn.lr_range_test(**{**res.rerun, 'show_plot':False})
+
+@pytest.mark.parametrize('metrics,metric,name,low', [
+    ([mae, accuracy], None, 'accuracy', False), ([mae], None, 'mae', True), ([], None, 'loss', True), ([mae, rmse], 'loss', 'loss', True),
+    ([error_rate], None, 'error_rate', True), ([error_rate, accuracy], 'error_rate', 'error_rate', True), ([], accuracy, 'accuracy', False)])
+def test_metric(metrics, metric, name, low):
+    x = torch.randn(40, 4)
+    ds = [(a, (a[0]>0).long()) for a in x]
+    learn = Learner(DataLoaders.from_dsets(ds, ds, bs=8, device='cpu'), nn.Linear(4, 2), loss_func=CrossEntropyLossFlat(), opt_func=SGD, metrics=[m for m in metrics if m not in (mae,rmse)] or
+                    [partial_named(m) for m in metrics])
+    res = learn.lr_range_test(.5, n_steps=10, n_evals=5, metric=metric, show_plot=False)
+    assert (res.metric,res.lower_is_better)==(name,low)
+    if low: assert res.scores[-1] < res.scores[0]
+
+def partial_named(m):
+    def f(p, y): return F.l1_loss(p.softmax(1)[:,1], y.float())
+    f.__name__ = m.__name__ if hasattr(m, '__name__') else m.name
+    return f
+
+def test_another_direction_can_be_given():
+    learn,kw = small()
+    assert learn.lr_range_test(**kw, lower_is_better=False).lower_is_better is False
+
+@pytest.mark.parametrize('kw,name', [(dict(lr_max=0), 'lr_max'), (dict(lr_max=1, lr_min=2), 'lr_max'), (dict(lr_min=-1), 'lr_min'), (dict(n_steps=0), 'n_steps'), (dict(n_steps=2.5), 'n_steps'),
+    (dict(n_evals=0), 'n_evals'), (dict(n_steps=10, n_evals=11), 'n_evals'), (dict(n_valid=0), 'n_valid'), (dict(mom=1.), 'mom'), (dict(wd=-1), 'wd'), (dict(bn_stats='both'), 'bn_stats'),
+    (dict(metric='accuracy'), 'metric'), (dict(lr_max=math.inf), 'lr_max'), (dict(lr_max='3'), 'lr_max')])
+def test_bad_arguments(kw, name):
+    learn = busy_learner()
+    before = fingerprint(learn)
+    with pytest.raises(ValueError, match=name): learn.lr_range_test(**kw)
+    same(before, fingerprint(learn))
+
+def test_momentum_and_weight_decay_are_set_for_the_test():
+    learn,kw = small()
+    seen = []
+    class Look(Callback):
+        def before_step(self): seen.append((self.opt.hypers[0]['mom'], self.opt.hypers[0]['wd']))
+    learn.add_cb(Look())
+    learn.lr_range_test(**kw, mom=.5, wd=.25)
+    assert set(seen)=={(.5,.25)}
+    seen.clear(); learn.lr_range_test(**kw)
+    assert set(seen)=={(.9,1e-2)} and learn.opt is None
+    with pytest.raises(ValueError, match='momentum'): make_learner(opt_func=SGD).lr_range_test(mom=.5)
+
+class See(Callback):
+    "The LRs of all groups at each optimizer step, behind `GradientAccumulation`"
+    order = 7
+    def __init__(self): self.lrs = []
+    def before_step(self): self.lrs.append([h['lr'] for h in self.learn.opt.hypers])
+
+def watched(kind, cbs=None, **kwargs):
+    learn,kw = small(kind)
+    log = []
+    learn.add_cbs(L(cbs)+[See()])
+    learn.see.lrs = _Kept(log)
+    return learn.lr_range_test(**{**kw, **kwargs}),np.array(log)
+
+class _Kept:
+    "Not among the state that is restored"
+    def __init__(self, log): self.log = log
+    def append(self, v): self.log.append(v)
+
+def test_groups_keep_their_ratios():
+    res,lrs = watched('slice')
+    assert lrs.shape==(12,2) and np.allclose(lrs[:,1], res.step_lrs) and np.allclose(lrs[:,0], .01*res.step_lrs)
+    res,lrs = watched('sgd')
+    assert np.allclose(lrs, res.step_lrs[:,None])
+
+def test_frozen_groups_stay():
+    learn,kw = small('frozen')
+    weights = []
+    class Look(Callback):
+        def after_batch(self): weights.append(self.learn.model.body[0].weight.detach().clone())
+    learn.add_cb(Look())
+    learn.lr_range_test(**kw)
+    assert all(torch.equal(w, learn.model.body[0].weight) for w in weights)
+
+def test_accumulation_counts_optimizer_steps():
+    res,lrs = watched('accumulate') # 24 items to a step, batches of 8
+    assert len(lrs)==12==len(res.step_losses) and np.allclose(lrs[:,-1], res.step_lrs)
+
+def test_skipped_steps_do_not_count():
+    class Skip(Callback):
+        order = 8
+        def __init__(self): self.n = 0
+        def before_step(self):
+            self.n += 1
+            if self.n in (3,4): raise CancelStepException()
+    res,lrs = watched('sgd', Skip())
+    assert len(lrs)==14 and np.allclose(np.delete(lrs[:,0], [2,3]), res.step_lrs) and lrs[2,0]==lrs[3,0]==lrs[4,0]
+
+def test_no_held_out_data():
+    learn = make_learner(n_valid=0)
+    res = learn.lr_range_test(.1, n_steps=20, n_evals=10, show_plot=False)
+    assert res.metric=='training loss' and res.lower_is_better and np.isfinite(res.scores).all() and np.isnan(res.valid_losses).all()
+    assert 'no held-out data' in repr(res)
+    only = make_learner()
+    only.dls = DataLoaders(only.dls.train, device='cpu')
+    assert only.lr_range_test(.1, n_steps=20, n_evals=10, show_plot=False).metric=='training loss'
+
+def test_no_training_data():
+    learn = make_learner(n=4, bs=8)
+    learn.dls.loaders[0] = learn.dls.train.new(drop_last=True)
+    with pytest.raises(ValueError, match='no'): learn.lr_range_test(.1, n_steps=20)
+
+def test_divergence_ends_the_sweep():
+    learn,_ = small()
+    res = learn.lr_range_test(1e12, n_steps=40, n_evals=20, show_plot=False)
+    assert res.diverged and len(res.step_losses) < 40 and len(res.lrs) < 21
+    assert res.verdict.feasible is not True
+    on = learn.lr_range_test(1e12, n_steps=40, n_evals=20, show_plot=False, stop_div=False)
+    assert on.diverged is None and len(on.lrs)==21
+
+def test_same_items_each_time():
+    learn,kw = small()
+    seen = []
+    class Look(Callback):
+        run_train = False
+        def before_batch(self): seen.append(self.x.clone())
+    learn.add_cb(Look())
+    learn.lr_range_test(**{**kw, 'n_valid':7})
+    assert len(seen)==5 and all(torch.equal(seen[0], s) for s in seen) and len(seen[0])==7
+
+def test_loaders_of_all_kinds():
+    "A subset of the right size and with the classes mixed, whatever loads the data"
+    from torch.utils.data import DataLoader as TorchDL, IterableDataset
+    from fastai.text.data import LMDataLoader
+    from superconv_fastai.data import tensor_dls
+    from superconv_fastai.range_test import _held_out, _n_items
+    x,y = torch.arange(100.)[:,None],torch.arange(100)//50
+    ds = list(zip(x, y))
+    class Stream(IterableDataset):
+        def __iter__(self): return iter(ds)
+    for dl in (DataLoader(ds, bs=16), DataLoader(ds, bs=16, drop_last=True), TorchDL(ds, 16), tensor_dls((x,y), (x,y), 16, 'cpu').valid, TfmdDL(ds, bs=16)):
+        a,b = _held_out(dl, 40),_held_out(dl, 40)
+        assert _n_items(dl)==100 and [len(o[1]) for o in a]==[16,16,8] and all(torch.equal(p[0], q[0]) for p,q in zip(a, b))
+        assert all(0 < o[1].float().mean() < 1 for o in a) and len(torch.cat([o[0] for o in a]).unique())==40
+        assert sum(len(o[1]) for o in _held_out(dl, 1000))==100
+    for dl in (DataLoader(Stream(), bs=16), TorchDL(Stream(), 16)):
+        assert sum(len(o[1]) for o in _held_out(dl, 40))==48 and _n_items(dl)==math.inf
+    lm = LMDataLoader(L(tensor(range(50)), tensor(range(40))), bs=2, seq_len=3)
+    assert [o[0].shape[0] for o in _held_out(lm, 6)]==[2,2,2]
+    assert _n_items(None)==0 and _n_items(DataLoader([], bs=4))==0
+
+# ---- nothing is disturbed ----
+
+def range_test(**kwargs):
+    def disturb(learn): learn.lr_range_test(**{**dict(lr_max=.5, n_steps=25, n_evals=5, show_plot=False), **kwargs})
+    return disturb
+
+@pytest.mark.parametrize('trained', [True,False])
+@pytest.mark.parametrize('kind', kinds)
+def test_undisturbed(kind, trained, tmp_path): twins(kind, tmp_path, range_test(), trained)
+
+@pytest.mark.parametrize('kw', [dict(lr_max=1e12), dict(bn_stats='running'), dict(mom=.5, wd=.1), dict(metric='loss'), dict(lr_max=1e12, stop_div=False)], ids=str)
+def test_undisturbed_by(kw, tmp_path): twins('sgd', tmp_path, range_test(**kw))
+
+@pytest.mark.parametrize('error', [RuntimeError('in the model'), KeyboardInterrupt()], ids=['error','interrupt'])
+@pytest.mark.parametrize('calls', [1,3,9])
+@pytest.mark.parametrize('kind', ['sgd','fp16','trackers'])
+def test_undisturbed_when_it_fails(kind, calls, error, tmp_path):
+    "In the first evaluation, while training, and in a later evaluation"
+    def disturb(learn):
+        with pytest.raises(type(error)):
+            learn.model.error = error
+            was,learn.model.fail_at = learn.model.fail_at,learn.model.calls+calls
+            try: range_test()(learn)
+            finally: learn.model.fail_at = was
+        del learn.model.error
+    twins(kind, tmp_path, disturb)
+
+def test_state_file(tmp_path):
+    file = tmp_path/'state.pth'
+    twins('adam', tmp_path, range_test(state_file=file))
+    assert not file.exists()
+
+def test_read_only_folder(tmp_path):
+    "Nothing is written"
+    learn = busy_learner('sgd', tmp_path/'missing')
+    range_test()(learn)
+    assert not (tmp_path/'missing').exists()
+
+def test_silent_without_bar():
+    out = io.StringIO()
+    learn = busy_learner('trackers')
+    with redirect_stdout(out): range_test()(learn)
+    assert out.getvalue()==''
+
+def test_progress_bar_shows_lr_and_score():
+    learn,kw = small()
+    learn.add_cb(ProgressCallback())
+    out = io.StringIO()
+    with redirect_stdout(out): learn.lr_range_test(**kw)
+    assert 'LR 0.2' in out.getvalue() and 'mae' in out.getvalue()
+    out = io.StringIO()
+    with redirect_stdout(out), learn.no_bar(): learn.lr_range_test(**kw)
+    assert out.getvalue()==''
+
+# ---- looks ----
+
+@by_name
+def test_plots(run):
+    import matplotlib.pyplot as plt
+    x,y = xy(run)
+    res = RangeTest(x, y, np.array(run['loss']), np.array(run['loss']), 'accuracy', False)
+    ax,below = res.plot()
+    assert ax.get_ylabel()=='accuracy' and res.verdict.word.capitalize()[:6] in ax.get_title(loc='left')
+    fig,mine = plt.subplots()
+    assert res.plot(mine) is mine
+    plt.close('all')
+
+def test_plot_without_a_plateau():
+    import matplotlib.pyplot as plt
+    nan = np.full(5, np.nan)
+    RangeTest(np.linspace(0, 1, 5), np.zeros(5), nan, nan, 'accuracy', False, diverged=1.2).plot()
+    plt.close('all')
+
+# ---- several processes ----
+
+script = """
+    import os, sys, warnings; warnings.filterwarnings('ignore')
+    sys.path.insert(0, {tests!r})
+    import torch, torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+    from fastai.basics import *
+    from conftest import make_learner
+    from superconv_fastai.range_test import *
+    class Parallel(Callback):
+        order = 11
+        def before_fit(self): self.learn.model = DistributedDataParallel(self.learn.model)
+        def after_fit(self): self.learn.model = self.learn.model.module
+    dist.init_process_group('gloo')
+    learn = make_learner(shuffle=True, metrics=mae, cbs=Parallel())
+    set_seed(int(os.environ['RANK'])) # each process draws other batches
+    learn.dls.train.rng.seed(int(os.environ['RANK']))
+    model = learn.model
+    with learn.no_bar(): res = learn.lr_range_test(.3, n_steps=30, n_evals=10)
+    assert learn.model is model
+    print('RESULT', [round(v, 6) for v in res.scores.tolist()], [round(v, 6) for v in res.step_losses.tolist()], res.verdict, flush=True)
+    dist.destroy_process_group()
+"""
+
+def test_every_rank_takes_part_and_gets_the_same_verdict(tmp_path):
+    path = tmp_path/'ranks.py'
+    path.write_text(textwrap.dedent(script.format(tests=str(Path(__file__).parent))))
+    with __import__('socket').socket() as s:
+        s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    env = {**os.environ, 'WORLD_SIZE':'2', 'MASTER_ADDR':'127.0.0.1', 'MASTER_PORT':str(port), 'OMP_NUM_THREADS':'1'}
+    ps = [subprocess.Popen([sys.executable, str(path)], env={**env, 'RANK':str(r), 'LOCAL_RANK':str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for r in range(2)]
+    try: outs = [p.communicate(timeout=180) for p in ps]
+    finally:
+        for p in ps: p.kill()
+    lines = [[l for l in o.splitlines() if l.startswith('RESULT')] for o,_ in outs]
+    assert all(lines), outs
+    assert lines[0]==lines[1]

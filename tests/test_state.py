@@ -1,0 +1,192 @@
+"What `undisturbed` promises, on learners that use what fastai and torch offer. Each is compared with a twin that was left alone."
+import os, random
+from contextlib import suppress
+import pytest, torch
+from fastai.basics import *
+from fastai.callback.all import *
+from conftest import Reg, groups, make_learner
+from superconv_fastai.state import undisturbed
+
+for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
+
+class Busy(nn.Module):
+    "A net with all that a model can change while it trains"
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(.5), nn.ReLU())
+        self.head,self.calls,self.hidden = nn.Linear(8, 1),0,[torch.zeros(1)]
+        self.register_buffer('seen', torch.zeros(1), persistent=False)
+        self.fail_at = None
+    def forward(self, x):
+        self.calls += 1
+        if self.fail_at and self.calls >= self.fail_at: raise self.error
+        self.seen += len(x)
+        self.hidden = [x.detach().mean(0)]
+        return self.head(self.body(x))
+
+class Noisy(Callback):
+    "Keeps state of its own, and draws from every generator"
+    def __init__(self): self.log,self.count = [],0
+    def after_batch(self):
+        self.count += 1
+        self.log.append((random.random(), np.random.rand(), float(self.learn.loss)))
+
+def busy_learner(kind='sgd', tmp_path=None):
+    opt = dict(sgd=partial(SGD, mom=.9, wd=1e-2), adam=Adam, torch=partial(OptimWrapper, opt=torch.optim.AdamW)).get(kind, partial(SGD, mom=.9))
+    learn = make_learner(opt_func=opt, n=60, bs=8, n_valid=16, shuffle=True, splitter=groups, metrics=mae, path=tmp_path, cbs=Noisy())
+    learn.model = Busy()
+    if kind=='trackers': learn.add_cbs([SaveModelCallback(), CSVLogger(), EarlyStoppingCallback(patience=5), ReduceLROnPlateau()])
+    if kind=='accumulate': learn.add_cb(GradientAccumulation(24))
+    if kind=='fp16': learn.to_fp16()
+    if kind=='slice': learn.lr = slice(1e-3,1e-1)
+    if kind=='frozen': learn.freeze()
+    return learn
+
+kinds = 'sgd','adam','torch','trackers','accumulate','fp16','slice','frozen'
+
+def bits(x):
+    "A comparable copy of `x`, to the bit"
+    if isinstance(x, torch.Tensor): return ('tensor', str(x.dtype), tuple(x.shape), x.requires_grad, x.detach().cpu().contiguous().numpy().tobytes())
+    if isinstance(x, np.ndarray): return ('array', x.tobytes())
+    if isinstance(x, dict): return [(k if isinstance(k, str) else None, bits(v)) for k,v in x.items()]
+    if isinstance(x, (list,tuple,L)): return [bits(o) for o in x]
+    if isinstance(x, random.Random): return x.getstate()
+    return repr(x) if isinstance(x, (int,float,str,bool,type(None))) else type(x).__name__
+
+def fingerprint(learn):
+    "All of a learner that training may change, and the global generators"
+    m,o = learn.model,learn.opt
+    res = dict(
+        modules = [(n, s.training, bits(dict(s._buffers)), bits(getattr(s, 'calls', None)), bits(getattr(s, 'hidden', None))) for n,s in m.named_modules()],
+        params = [(n, bits(p), bits(p.grad), id(p)) for n,p in m.named_parameters()],
+        opt = None if o is None else (type(o).__name__, bits([dict(h) for h in o.hypers]), [bits(dict(o.state[p])) for p in m.parameters() if p in o.state]),
+        cbs = [(type(cb).__name__, bits({k:v for k,v in vars(cb).items() if k not in ('learn','start_epoch','log') or isinstance(cb, Noisy) and k=='log'})) for cb in learn.cbs],
+        learn = bits({k:v for k,v in vars(learn).items() if k not in ('path','lock')}), names = sorted(vars(learn)),
+        rng = [bits(g) for dl in learn.dls.loaders for g in [dl.rng]],
+        globals = (random.getstate(), bits(np.random.get_state()[1]), bits(torch.get_rng_state()), torch.is_autocast_enabled('cpu')))
+    return res
+
+def same(a, b):
+    assert a.keys()==b.keys()
+    for k in a:
+        if k=='params': # another learner's parameters are other objects
+            assert [p[:3] for p in a[k]]==[p[:3] for p in b[k]], k
+        else: assert a[k]==b[k], k
+
+def story(kind, tmp_path, disturb, trained=True):
+    "Fingerprints before and after the disturbance, and after what comes then"
+    path = tmp_path/str(disturb)
+    path.mkdir(exist_ok=True)
+    learn = busy_learner(kind, path)
+    if trained: learn.fit(1)
+    before,files = fingerprint(learn),sorted(os.listdir(path))
+    if disturb: disturb(learn)
+    after = fingerprint(learn)
+    assert sorted(os.listdir(path))==files
+    learn.fit(1)
+    return before,after,fingerprint(learn)
+
+def twins(kind, tmp_path, disturb, trained=True):
+    _,_,alone = story(kind, tmp_path, None, trained)
+    before,after,then = story(kind, tmp_path, disturb, trained)
+    same(before, after)
+    assert [p[3] for p in before['params']]==[p[3] for p in after['params']]
+    same(alone, then)
+
+@pytest.mark.parametrize('trained', [True,False])
+@pytest.mark.parametrize('kind', kinds)
+def test_training_is_undone(kind, trained, tmp_path):
+    def disturb(learn):
+        with undisturbed(learn):
+            learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, (SaveModelCallback, CSVLogger))])
+            learn.fit(2, 1.)
+    twins(kind, tmp_path, disturb, trained)
+
+@pytest.mark.parametrize('error', [RuntimeError('in the model'), KeyboardInterrupt()], ids=['error','interrupt'])
+@pytest.mark.parametrize('kind', ['sgd','fp16','accumulate'])
+def test_errors_are_undone_and_passed_on(kind, error, tmp_path):
+    def disturb(learn):
+        with pytest.raises(type(error)), undisturbed(learn):
+            learn.model.error,learn.model.fail_at = error,learn.model.calls+5
+            learn.fit(2, 1.)
+    twins(kind, tmp_path, disturb)
+
+def test_surgery_is_undone(tmp_path):
+    def disturb(learn):
+        with undisturbed(learn):
+            learn.model.half()
+            learn.model.body[0] = nn.Linear(4, 8)
+            learn.model.head.weight.requires_grad_(False)
+            learn.model.eval()
+            learn.opt_func = Adam
+            learn.create_opt()
+            learn.dls.loaders.reverse()
+            learn.cbs.clear()
+            learn.metrics = []
+            learn.remark = 1
+    twins('sgd', tmp_path, disturb)
+
+def test_open_autocast_is_closed():
+    "An exception between before_batch and after_loss leaves the region of `MixedPrecision` open"
+    learn = make_learner()
+    for depth in range(2):
+        with torch.autocast('cpu', enabled=depth==1):
+            was = torch.is_autocast_enabled('cpu')
+            with pytest.raises(RuntimeError), undisturbed(learn):
+                torch.autocast('cpu', dtype=torch.bfloat16).__enter__()
+                torch.autocast('cpu', dtype=torch.bfloat16).__enter__()
+                assert torch.mm(torch.ones(2,2), torch.ones(2,2)).dtype==torch.bfloat16
+                raise RuntimeError('in the loss')
+            assert torch.is_autocast_enabled('cpu') is was
+    assert torch.mm(torch.ones(2,2), torch.ones(2,2)).dtype==torch.float32
+    assert torch.autocast_increment_nesting()==1
+    torch.autocast_decrement_nesting()
+
+def test_nested(tmp_path):
+    def disturb(learn):
+        with undisturbed(learn):
+            learn.fit(1, 1.)
+            inside = fingerprint(learn)
+            with undisturbed(learn): learn.fit(1, .1)
+            same(inside, fingerprint(learn))
+    twins('adam', tmp_path, disturb)
+
+def test_file(tmp_path):
+    file = tmp_path/'state.pth'
+    def disturb(learn):
+        with pytest.raises(RuntimeError), undisturbed(learn, file=file):
+            learn.fit(1, 1.)
+            assert file.exists()
+            raise RuntimeError('after training')
+        assert not file.exists()
+    twins('adam', tmp_path, disturb)
+
+def test_torch_loaders_and_generators():
+    "A torch DataLoader with a generator of its own, and a data set that draws"
+    from torch.utils.data import DataLoader as TorchDL, Dataset
+    class Drawing(Dataset):
+        def __init__(self): self.rng,self.np_rng = random.Random(1),np.random.default_rng(1)
+        def __len__(self): return 32
+        def __getitem__(self, i): return torch.full((4,), self.rng.random()+self.np_rng.random()), torch.tensor([float(i)])
+    def run(disturb):
+        set_seed(0)
+        dls = DataLoaders(TorchDL(Drawing(), 8, shuffle=True, generator=torch.Generator().manual_seed(3)), TorchDL(Drawing(), 8))
+        learn = Learner(dls, Reg().to(default_device()), loss_func=MSELossFlat())
+        if disturb:
+            with undisturbed(learn): learn.fit(2)
+        return [b[0].cpu() for b in learn.dls.train]
+    for a,b in zip(run(False), run(True)): assert torch.equal(a, b)
+
+def test_language_model_order():
+    "The shuffled index list inside fastai's LMDataLoader goes back as well"
+    from fastai.text.data import LMDataLoader
+    ints = L([0,1,2,3,4,5,6],[7,8,9,10,11,12,13],[14,15],[16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33]).map(tensor)
+    def run(disturb):
+        set_seed(0)
+        dl = LMDataLoader(ints, bs=2, seq_len=3, shuffle=True)
+        learn = Learner(DataLoaders(dl, dl.new(shuffle=False)), Reg(), loss_func=MSELossFlat())
+        if disturb:
+            with undisturbed(learn):
+                for _ in range(3): list(learn.dls.train)
+        return [b[0] for b in learn.dls.train]
+    for a,b in zip(run(False), run(True)): assert torch.equal(a, b)
