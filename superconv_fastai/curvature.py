@@ -7,10 +7,11 @@ Docs: https://superconv.github.io/superconv_fastai/curvature.html.md"""
 # %% auto #0
 __all__ = ['hessian_free_lr', 'noise_floor', 'HessianFreeLR', 'CurvatureLR']
 
-# %% ../nbs/curvature.ipynb #9795284a
+# %% ../nbs/curvature.ipynb #261ecd23
 import math, warnings
 from contextlib import contextmanager, nullcontext
 import numpy as np, pandas as pd, torch
+from scipy.stats import t as student
 from fastai.basics import *
 from .core import *
 from .state import undisturbed,_global_rngs
@@ -245,12 +246,12 @@ def _probe(learn, ps, before):
     u = [p.detach()-o for p,o in zip(ps, before)]
     return torch.stack([-_dot(g0, u), _dot(u, g1)-_dot(u, g0)], 1)
 
-# %% ../nbs/curvature.ipynb #776470e8
+# %% ../nbs/curvature.ipynb #c907ea1d
 def _ewm(x, alpha):
-    "Exponentially weighted mean, and its standard error from the spread of what it averages"
+    "Exponentially weighted mean, and the lower end of its 95 % interval, from the spread of what it averages (Student's t)"
     e,n = x.ewm(alpha=alpha),np.arange(1, len(x)+1)
     w1,w2 = (1-(1-alpha)**n)/alpha, (1-(1-alpha)**(2*n))/(1-(1-alpha)**2)
-    return e.mean(), np.sqrt(e.var()*w2)/w1
+    return e.mean(), e.mean() - student.ppf(.975, np.maximum(w1**2/w2-1, 1e-3))*np.sqrt(e.var()*w2)/w1
 
 def _trust_paper(df, alpha, smoothing, start):
     "`raw`, `smooth`, `informative` and `reason` of the paper's estimate, from its sums"
@@ -273,9 +274,9 @@ def _trust_probe(df, alpha):
     ok = np.isfinite(df.num) & np.isfinite(df.den)
     df['raw'] = (df.num/df.den).where(ok & (df.num>0) & (df.den>0))
     o = df[ok]
-    (a,sa),(b,sb) = (_ewm(v, alpha) for v in (o.num,o.den))
+    (a,low_a),(b,low_b) = (_ewm(v, alpha) for v in (o.num,o.den))
     df['smooth'] = (a/b).where((a>0) & (b>0)).reindex(df.index)
-    clear_a,clear_b = ((m>2*s).reindex(df.index, fill_value=False) for m,s in ((a,sa),(b,sb)))
+    clear_a,clear_b = ((low>0).reindex(df.index, fill_value=False) for low in (low_a,low_b))
     few = (ok.cumsum()<3)
     df['reason'] = np.select([~ok, df.num<=0, df.den<=0, few, ~clear_a, ~clear_b],
         ['not finite', 'the slope along the step is not positive', 'the curvature is not positive', 'fewer than 3 mini-batches',
