@@ -1,18 +1,19 @@
 """What HessianFreeLR costs: time per training step and peak memory, against the same steps without it.
 
-    python benchmarks/estimator_cost.py [--nets cnn,resnet,mlp] [--reps 15] [--out benchmarks/results/estimator_cost.json]
+    python benchmarks/estimator_cost.py [--nets cnn,resnet,mlp] [--reps 15]
 
 Blocks of steps with and without the callback alternate within one fit; overhead = median of the paired differences of block means, over the
 median step without. The estimator's work comes in bursts (a pair of steps every `every` steps), so a block is a whole number of periods.
 The probe's period of 100 steps is too long for that on the large nets: its two busy steps are timed alone and divided by the period.
 """
-import argparse, json, platform, statistics, time
-import numpy as np
+import argparse, statistics, time
 from pathlib import Path
 import torch
 from fastai.basics import *
 from fastai.callback.progress import ProgressCallback
 from superconv_fastai.curvature import HessianFreeLR
+from common import save_results
+import time # after the star imports
 
 class Naive(Callback):
     "Eq. 8 as one would write it first: three whole snapshots, a number read at each step"
@@ -108,7 +109,7 @@ def measure(mk, periods, cls, kw, period, reps):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument('--nets', default='cnn,resnet,mlp'); ap.add_argument('--reps', type=int, default=15); ap.add_argument('--out', default='benchmarks/results/estimator_cost.json')
+    ap.add_argument('--nets', default='cnn,resnet,mlp'); ap.add_argument('--reps', type=int, default=15)
     a = ap.parse_args()
     torch.set_num_threads(1)
     res = []
@@ -122,8 +123,6 @@ def main():
             res.append(row)
             print(f"{net:7} {n/1e6:7.2f}M {name:28} step {row['step_ms']:8.2f} ms  +{row['extra_ms']:8.3f} ms = {100*row['overhead']:6.2f} %  ({row['of_floor']:5.2f} x 24 B/param)  "
                   f"memory +{row['memory']/2**20:7.1f} MiB = {row['memory']/n:5.1f} B/param", flush=True)
-    out = dict(results=res, torch=torch.__version__, python=platform.python_version(), machine=platform.machine(), threads=1,
-               cpu=next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), ''))
-    Path(a.out).write_text(json.dumps(out, indent=1)+'\n')
+    if a.nets==','.join(nets): save_results('estimator_cost', dict(results=res, threads=1))
 
 if __name__=='__main__': main()

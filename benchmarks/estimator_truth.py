@@ -6,7 +6,7 @@ Four small networks (plain convolutions, convolutions with BatchNorm, an MLP, a 
 Fashion-MNIST at 14x14), SGD, SGD with momentum 0.9 and Adam. For each of the cells first the truth: the constant LR with the lowest mean
 validation loss after a short training, over a grid of factor sqrt(10), refined to 10^(1/4) around the best, 3 seeds. Then the estimates:
 Eq. 8, secant and update probe during training at four LRs, `curvature_lr` and 2/lambda_max at the initial weights and after an epoch at a
-small LR, the four suggestions of `lr_find`, and the range test where the package has one. Each finished run is one line of the log, so an
+small LR, the LR at which the probe meets a rising LR (`curvature_lr_find`), the four suggestions of `lr_find`, and the range test where the package has one. Each finished run is one line of the log, so an
 interrupted study goes on where it stopped; at the end results/estimator_truth.json holds all lines.
 """
 import argparse, gzip, json, math, os, sys, time, warnings
@@ -118,6 +118,12 @@ def finders(cell, seed):
         except Exception as e: return dict(error=f'{type(e).__name__}: {e}')
     return {k: float(v) for k,v in s._asdict().items()}
 
+def ramp(cell, seed):
+    "Where the update probe meets a rising LR"
+    learn,_ = learner(cell, seed)
+    f = learn.curvature_lr_find()
+    return dict(lr=f.lr, reason=f.reason, steps=int(f.estimates.step.max())+1)
+
 def range_test(cell, seed, top):
     "`lr_max` of the linear range test up to 3 (Adam: 0.3, momentum: 1)"
     learn,_ = learner(cell, seed)
@@ -160,6 +166,7 @@ class Study:
             for f in (best/30, best/3, best, 3*best): self(observe, cell, f, s)
             self(still, cell, best/30, s)
             self(finders, cell, s)
+            self(ramp, cell, s)
             if hasattr(Learner, 'lr_range_test'): self(range_test, cell, s, {'sgd':3.,'mom':1.,'adam':.3}[cell.split('/')[2]])
         print(f"{cell:22} best lr {best:.3g}, loss {scores[best]:.3f}, {time.perf_counter()-t:.0f} s", flush=True)
         return dict(scores=[[k,v] for k,v in scores.items()], best=best)

@@ -78,7 +78,7 @@ def _sample(p, k):
     while stride>_block and math.gcd(stride, width)>1: stride -= 1 # or all blocks would lie in the same columns
     return (rows,_block), (stride,1), (n-(rows-1)*stride-_block)//2
 
-# %% ../nbs/curvature.ipynb #9e26fa0d
+# %% ../nbs/curvature.ipynb #d5a1f4cf
 class _Segment:
     "Steps of some tensors of one parameter group"
     def __init__(self, group, ps, ks, dtype):
@@ -92,17 +92,25 @@ class _Segment:
         sampled = any(m<p.numel() for m,p in zip(self.ns, ps))
         if sampled: self.w = torch.cat([torch.full((m,), p.numel()/m, dtype=dtype, device=dev) for m,p in zip(self.ns, ps)])
         if sampled or n<=self.room: # gather, then handle all at once
-            self.cur,self.views = new(n),[_sample(p, m) for p,m in zip(ps, self.ns)]
+            self.cur,self.views,self.at = new(n),[_sample(p, m) for p,m in zip(ps, self.ns)],None
             self.into = [o.view(v[0]) for o,v in zip(self.cur.split(self.ns), self.views)]
         else: self.parts = [(p.split(self.room), q.split(self.room)) for p,q in zip(self.prev.split(self.ns), self.q.split(self.ns))]
+
+    def gather(self):
+        "The sampled coordinates into `cur`. The views are made anew when a parameter has moved in memory, or would have to be copied"
+        at = [p.data_ptr() for p in self.ps]
+        if at!=self.at:
+            src = [(p.detach() if _dense(p) else p.detach().contiguous()) for p in self.ps]
+            self.src = [p.as_strided(size, stride, p.storage_offset()+o) for p,(size,stride,o) in zip(src, self.views)]
+            self.at = at if all(map(_dense, self.ps)) else None
+        torch._foreach_copy_(self.into, self.src)
 
     def chunks(self):
         "Triples of present weights, last weights and last step over its LR"
         if self.cur is None:
             for p,(prev,q) in zip(self.ps, self.parts): yield from zip(_flat(p).split(self.room), prev, q)
         else:
-            src = [(p.detach() if _dense(p) else p.detach().contiguous()) for p in self.ps]
-            torch._foreach_copy_(self.into, [p.as_strided(size, stride, p.storage_offset()+o) for p,(size,stride,o) in zip(src, self.views)])
+            self.gather()
             yield self.cur, self.prev, self.q
 
     def start(self):
@@ -112,20 +120,21 @@ class _Segment:
 
     def step(self, inv, inv_next, has_step, keep):
         "Sums of the last step and this one (`has_step`); then this one becomes the last (`keep`)"
-        nums,dens,dots = [],[],[]
+        nums,dens,dots,sqs = [],[],[],[]
         for cur,prev,q in self.chunks():
             d,y = (t if len(t)==len(cur) else t[:len(cur)] for t in self.tmp)
             torch.sub(cur, prev, out=d)
             if has_step:
                 torch.sub(q, d, alpha=inv, out=y)
                 dots.append(q.dot(y) if self.w is None else q.mul_(y).dot(self.w))
+                sqs.append(y.dot(y) if self.w is None else torch.mul(y, y, out=q).dot(self.w))
                 dens.append(self._sum(y.abs_()))
             if keep:
                 prev.copy_(cur)
                 torch.mul(d, inv_next, out=q)
                 nums.append(self._sum(d.abs_()))
         total = lambda o: o[0] if len(o)==1 else torch.stack(o).sum()
-        row = (self.num, total(dens), total(dots)) if has_step else None
+        row = (self.num, total(dens), total(dots), total(sqs)) if has_step else None
         if keep: self.num = total(nums)
         return row
 
@@ -148,10 +157,10 @@ class _Steps:
         for s in self.segs: s.start()
 
     def step(self, inv, keep, inv_next=None):
-        "The weights after a step. `inv`: 1/lr of each group. Returns a row of three sums for each segment when there was a step before"
+        "The weights after a step. `inv`: 1/lr of each group. Returns a row of four sums for each segment when there was a step before"
         rows = [s.step(inv[s.group], (inv_next or inv)[s.group], self.moved, keep) for s in self.segs]
         had,self.moved = self.moved,keep
-        return torch.stack([torch.stack(r) for r in rows]) if had else None
+        return torch.stack([o for r in rows for o in r]).view(len(rows), -1) if had else None
 
 # %% ../nbs/curvature.ipynb #bba81d35
 class _Log:
@@ -246,7 +255,7 @@ def _probe(learn, ps, before):
     u = [p.detach()-o for p,o in zip(ps, before)]
     return torch.stack([-_dot(g0, u), _dot(u, g1)-_dot(u, g0)], 1)
 
-# %% ../nbs/curvature.ipynb #c907ea1d
+# %% ../nbs/curvature.ipynb #f9ce9af1
 def _ewm(x, alpha):
     "Exponentially weighted mean, and the lower end of its 95 % interval, from the spread of what it averages (Student's t)"
     e,n = x.ewm(alpha=alpha),np.arange(1, len(x)+1)
@@ -263,10 +272,10 @@ def _trust_paper(df, alpha, smoothing, start):
     elif start is None: smooth,floor = avg(o.raw), avg(o.floor)
     else: smooth,floor = (pd.concat([pd.Series([s]), v]).ewm(alpha=alpha, adjust=False).mean().iloc[1:] for s,v in ((start,o.raw), (start,o.floor)))
     df['smooth'] = smooth.reindex(df.index)
-    rel = (smooth/floor).reindex(df.index)
-    df['reason'] = np.select([~ok & (df.num==0), ~ok & (df.den==0), ~ok, df.step<df.settle, df.sign<=0, (rel>.5) & (rel<2)],
-        ['no weight moved', 'both steps have the same gradient', 'not finite', 'momentum is still building up', 'negative curvature, hidden by the absolute values',
-         'within 2x of the noise floor'], '')
+    rel,bb = (smooth/floor).reindex(df.index),(avg(o.sy)/avg(o.yy)).reindex(df.index)
+    df['reason'] = np.select([~ok & (df.num==0), ~ok & (df.den==0), ~ok, df.sign<=0, (rel>.5) & (rel<2), bb<2],
+        ['no weight moved', 'both steps have the same gradient', 'not finite', 'negative curvature, hidden by the absolute values',
+         'within 2x of the noise floor', 'the gradients differ by mini-batch noise'], '')
     return df
 
 def _trust_probe(df, alpha):
@@ -283,7 +292,7 @@ def _trust_probe(df, alpha):
          'the slope is not clear of zero', 'the curvature is not clear of zero'], '')
     return df
 
-# %% ../nbs/curvature.ipynb #4335095d
+# %% ../nbs/curvature.ipynb #930585ec
 _sgd_parts = {'weight_decay','l2_reg','average_grad','sgd_step','momentum_step'}
 
 def _is_sgd(opt):
@@ -291,10 +300,9 @@ def _is_sgd(opt):
     if isinstance(opt, OptimWrapper): return type(opt.opt) is torch.optim.SGD
     return type(opt) is Optimizer and {getattr(cb, '__name__', '') for cb in opt.cbs} <= _sgd_parts
 
-def _noise(opt):
-    "For each parameter group the noise floor over the LR, and the momentum"
-    moms = [h.get('mom', 0.) if isinstance(opt, OptimWrapper) or any(getattr(cb, '__name__', '')=='average_grad' for cb in opt.cbs) else 0. for h in opt.hypers]
-    return [noise_floor(1., m, h.get('nesterov', False)) for m,h in zip(moms, opt.hypers)], moms
+def _averages(opt):
+    "Does this SGD average gradients, if it has a momentum?"
+    return isinstance(opt, OptimWrapper) or any(getattr(cb, '__name__', '')=='average_grad' for cb in opt.cbs)
 
 class HessianFreeLR(Callback):
     "Estimate the LR from the curvature that training meets. Observes: training with it is bit for bit training without it"
@@ -329,7 +337,9 @@ class HessianFreeLR(Callback):
 
     def __call__(self, event_name):
         "Only the events of this story: looking for the others, through learner and model, would cost more than the estimate"
-        if event_name in self._events: return super().__call__(event_name)
+        if event_name in ('before_batch','before_step','after_step'):
+            if self.run and self.learn.training: getattr(self, event_name)()
+        elif event_name in self._events: return super().__call__(event_name)
 
     def __setattr__(self, name, value):
         if name[0]=='_': self.__dict__[name] = value; return # fastai would look for the name in learner and model each time
@@ -385,6 +395,7 @@ class HessianFreeLR(Callback):
                 raise ValueError(f"the optimizer's parameters are copies of the model's, which mode={self._mode!r} cannot move: use mode='paper'")
             keys = [(i,self._layer(n)) for i,g in enumerate(groups) for n,_ in g]
         self._logs.append(_Log(keys))
+        self._averages = _averages(learn.opt)
         self._phase = 0 # 1: the weights before a pair of steps are known, 2: its first step too
 
     def before_train(self): self._due = True
@@ -429,9 +440,9 @@ class HessianFreeLR(Callback):
         by = inv if self._params=='trainable' or self._phase==1 else [1/o if o>0 else 0. for o in old]
         row = self._pair.step(by, self._phase==1 or self._every==1, inv)
         if self._phase==2:
-            floors,moms = _noise(self.learn.opt)
-            if self._params=='all': floors,moms = floors[-1:],moms[-1:]
-            if any(a>0 and b>0 for a,b in zip(lrs, old)): self._logs[-1].add(row, step=n, lr=old, lr_next=lrs, floor=floors, mom=moms)
+            floors = [noise_floor(1., h.get('mom', 0.)*self._averages, h.get('nesterov', False)) for h in self.learn.opt.hypers]
+            if self._params=='all': floors = floors[-1:]
+            if any(a>0 and b>0 for a,b in zip(lrs, old)): self._logs[-1].add(row, step=n, lr=old, lr_next=lrs, floor=floors)
         self._lrs,self._phase = lrs,2 if self._phase==1 or self._every==1 else 0
 
     def _log(self, row, lrs): self._logs[-1].add(row, step=self._n, lr=lrs)
@@ -457,13 +468,14 @@ class HessianFreeLR(Callback):
             lr_next,floor = meta('lr_next'),meta('floor')
             ok = (lr>0) & (lr_next>0) # a group that stands still says nothing
             inv = 1/np.where(ok, lr, 1.)
-            num,den,fl,dot = (np.where(ok, o, 0.) for o in (num, den, num*inv/floor, vals[...,2]*lr))
+            num,den,fl,dot,sq = (np.where(ok, o, 0.) for o in (num, den, num*inv/floor, vals[...,2]*lr, vals[...,3]*lr/2))
             same,last = lr.min(1)==lr.max(1),np.repeat(lr[:,-1], len(layers))
             df['num'],df['den'],df['fl'] = total(num),total(den),total(fl)
             with np.errstate(invalid='ignore', divide='ignore'):
                 df['lr'] = np.where(np.repeat(same, len(layers)), last, df.num/total(num*inv))
                 df['floor'] = np.where(np.repeat(same & (floor.min(1)==floor.max(1)), len(layers)), last*np.repeat(floor[:,-1], len(layers)), df.num/df.fl)
-            df['sign'],df['settle'] = np.sign(total(dot)),np.repeat([3/(1-max(m['mom'])) if max(m['mom'])>0 else 0 for m in log.meta], len(layers))
+            df['sy'],df['yy'] = total(dot),total(sq)
+            df['sign'] = np.sign(df.sy)
         else:
             df['num'],df['den'] = total(num),total(den)
             df['lr'],df['floor'],df['sign'] = np.repeat([m['lr'][-1] for m in log.meta], len(layers)),np.nan,np.sign(df.den)
@@ -591,7 +603,7 @@ class CurvatureLR:
         ax.set_yticks([0,1], ['secant','probe'])
         return ax
 
-# %% ../nbs/curvature.ipynb #10e24288
+# %% ../nbs/curvature.ipynb #0b4389d8
 @patch
 def curvature_lr(self:Learner,
     n_batches:int=8, # Mini-batches from the training set, two at least
@@ -606,7 +618,8 @@ def curvature_lr(self:Learner,
     with undisturbed(self):
         if self.opt is None: self.create_opt()
         opt = self.opt
-        sgd,moms = _is_sgd(opt),_noise(opt)[1]
+        sgd = _is_sgd(opt)
+        mom = max(h.get('mom', 0.) for h in opt.hypers) if sgd and _averages(opt) else 0.
         self.model.train()
         batches = []
         for b in self.dls.train:
@@ -629,9 +642,9 @@ def curvature_lr(self:Learner,
             g = other
         res = torch.stack(rows).double().cpu().numpy()
         name = type(opt.opt if isinstance(opt, OptimWrapper) else opt).__name__
-    return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), max(moms) if sgd else 0., name, sgd)
+    return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd)
 
-# %% ../nbs/curvature.ipynb #c29a53a0
+# %% ../nbs/curvature.ipynb #511ff646
 class LRProbe:
     "Where the update probe's estimate met a rising LR. Made by `learn.curvature_lr_find()`"
     def __init__(self,
@@ -682,7 +695,7 @@ class _Ramp(Callback):
     def after_step(self): self._i += 1
     def after_batch(self):
         if not torch.isfinite(self.learn.loss): self.reason = 'the loss is not finite before the estimate meets the LR'; raise CancelFitException()
-        if self._i>=self._n or self._i%self._est._every==2 and LRProbe(self._est.estimates).informative: raise CancelFitException()
+        if self._i>=self._n or (self._i-2)%self._est._every==0 and LRProbe(self._est.estimates).informative: raise CancelFitException()
     def before_validate(self): raise CancelValidException()
 
 @patch
@@ -700,6 +713,8 @@ def curvature_lr_find(self:Learner,
     est = _RampProbe('probe', every, alpha)
     ramp = _Ramp(lr_min, lr_max, n_steps, est)
     with undisturbed(self):
-        with self.no_bar(), self.no_logging(): self.fit(10**6, cbs=[ramp,est])
+        self.remove_cbs(self.cbs.filter(lambda cb: cb.name=='progress'))
+        self.logger = noop
+        self.fit(10**6, cbs=[ramp,est])
         res = LRProbe(est.estimates, ramp.reason)
     return res

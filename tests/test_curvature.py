@@ -233,7 +233,7 @@ def test_memory_formats_and_shapes():
             for p in m.parameters(): p.sub_(.1*torch.ones_like(p))
             st.step([10.], True)
             for p in m.parameters(): p.sub_(.05*torch.ones_like(p))
-        num,den,dot = st.step([10.], False)[0].tolist()
+        num,den,dot,sq = st.step([10.], False)[0].tolist()
         N = sum(p.numel() for p in m.parameters())
         assert num == pytest.approx(.1*N, rel=1e-4) and den == pytest.approx(.5*N, rel=1e-3) # the weights of the sample add up to N
 
@@ -303,9 +303,9 @@ def test_no_estimate_comes_with_its_reason():
         runs = [pd.DataFrame(dict(step=range(n), num=mean+rng.standard_normal(n), den=1., lr=.1)) for _ in range(200)]
         return np.mean([[o.reason=='' for o in _trust_probe(r, .1).itertuples()] for r in runs], 0)
     assert trusted(0.).max() < .06 and trusted(1.)[-1] > .75 # the slope of the present mini-batch must be positive too
-    df = pd.DataFrame(dict(step=range(5), num=[1.,1,1,0,1], den=[1.,.25,10,0,0], fl=1., floor=1., settle=[2]*5, sign=[1,1,-1,1,1]))
-    assert _trust_paper(df, 1., 'sums', None).reason.tolist() == ['momentum is still building up']*2 + ['negative curvature, hidden by the absolute values',
-                                                               'no weight moved', 'both steps have the same gradient']
+    df = pd.DataFrame(dict(step=range(7), num=[1.,1,1,0,1,1,math.inf], den=[1.,.25,.25,0,0,.25,1], fl=1., floor=1., sy=[9.,1.9,2.1,0,0,-9,1], yy=1., sign=[1,1,1,0,1,-1,1]))
+    assert _trust_paper(df, 1., 'sums', None).reason.tolist() == ['within 2x of the noise floor', 'the gradients differ by mini-batch noise', '', 'no weight moved',
+        'both steps have the same gradient', 'negative curvature, hidden by the absolute values', 'not finite']
 
 def test_floor_rule_follows_a_moving_lr():
     "A ramp of the LR by 100x is noise, and is called so at every step"
