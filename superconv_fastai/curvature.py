@@ -644,7 +644,7 @@ def curvature_lr(self:Learner,
         name = type(opt.opt if isinstance(opt, OptimWrapper) else opt).__name__
     return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd)
 
-# %% ../nbs/curvature.ipynb #511ff646
+# %% ../nbs/curvature.ipynb #85f0ae9e
 class LRProbe:
     "Where the update probe's estimate met a rising LR. Made by `learn.curvature_lr_find()`"
     def __init__(self,
@@ -700,10 +700,10 @@ class _Ramp(Callback):
 
 @patch
 def curvature_lr_find(self:Learner,
-    lr_min:float=1e-5, # LR of the first step
+    lr_min:float=1e-4, # LR of the first step
     lr_max:float=10., # LR of the last step, if it gets that far
-    n_steps:int=200, # Optimizer steps from the one to the other
-    every:int=3, # An estimate every so many steps
+    n_steps:int=150, # Optimizer steps from the one to the other
+    every:int=2, # An estimate every so many steps
     alpha:float=0.2 # Weight of the newest estimate in the smoothed one
 ) -> LRProbe: # `.lr`, `.estimates`, `.plot()`; readable as it is
     "Raise the LR until the update probe's estimate falls below it, and put everything back to the bit. For any optimizer; all groups get the same LR"
