@@ -292,7 +292,7 @@ def _trust_probe(df, alpha):
          'the slope is not clear of zero', 'the curvature is not clear of zero'], '')
     return df
 
-# %% ../nbs/curvature.ipynb #930585ec
+# %% ../nbs/curvature.ipynb #1e271937
 _sgd_parts = {'weight_decay','l2_reg','average_grad','sgd_step','momentum_step'}
 
 def _is_sgd(opt):
@@ -522,7 +522,7 @@ class HessianFreeLR(Callback):
         for i,(layer,o) in enumerate(df.groupby('layer', sort=False) if self._by_layer else [('',df)]):
             c = colors[i%len(colors)]
             ok = o.informative.astype(bool)
-            if not self._by_layer: ax.scatter(o.step, o.raw, s=6, color=c, alpha=.25, linewidths=0)
+            if not self._by_layer: ax.scatter(o.step, o.raw, s=6, color=c, alpha=.5, linewidths=0)
             ax.plot(o.step, o.smooth, color=c, lw=1)
             ax.scatter(o.step[ok], o.smooth[ok], s=14, color=c)
             if o.smooth.notna().any(): k = o.smooth.last_valid_index(); label(o.step[k], o.smooth[k], layer or 'estimate', c)
@@ -644,7 +644,7 @@ def curvature_lr(self:Learner,
         name = type(opt.opt if isinstance(opt, OptimWrapper) else opt).__name__
     return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd)
 
-# %% ../nbs/curvature.ipynb #85f0ae9e
+# %% ../nbs/curvature.ipynb #60fdea6b
 class LRProbe:
     "Where the update probe's estimate met a rising LR. Made by `learn.curvature_lr_find()`"
     def __init__(self,
@@ -674,10 +674,10 @@ class LRProbe:
         "The estimate against the LR in use"
         if ax is None: _,ax = new_axes(figsize=(5.5,3.4))
         o = self.estimates
-        ax.scatter(o.lr, o.raw, s=7, color=colors[0], alpha=.3, linewidths=0)
+        ax.scatter(o.lr, o.raw, s=7, color=colors[0], alpha=.5, linewidths=0)
         ax.plot(o.lr, o.smooth, color=colors[0])
         ax.plot(o.lr, o.lr, color='#808080', lw=1, ls='--')
-        ax.annotate('LR in use', (o.lr.iloc[0], o.lr.iloc[0]), xytext=(4,6), textcoords='offset points', color='#808080')
+        ax.annotate('LR in use', [o.lr.iloc[len(o)//3]]*2, xytext=(8,-8), textcoords='offset points', va='top', color='#808080')
         if self.informative:
             ax.scatter([self.lr], [self.lr], s=45, color=colors[1], zorder=3)
             ax.annotate(f'{self.lr:.2g}', (self.lr,self.lr), xytext=(8,-4), textcoords='offset points', va='top', color=colors[1])

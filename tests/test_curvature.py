@@ -567,6 +567,42 @@ def test_curvature_lr_of_a_noisy_quadratic():
 def test_curvature_lr_needs_two_batches():
     with pytest.raises(ValueError, match='only one'): learner(bs=320).curvature_lr()
 
+# --- curvature_lr_find
+
+@pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), Adam, _nesterov])
+def test_the_finder_disturbs_nothing(opt):
+    learn = learner(opt, cbs=[GradientAccumulation(64)])
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, lr=.01)
+    before,losses,values = state(learn),learn.recorder.losses,learn.recorder.values
+    cbs = list(learn.cbs)
+    f = learn.curvature_lr_find(n_steps=60, every=1 if opt is SGD else 2)
+    assert state(learn)==before and learn.recorder.losses is losses and learn.recorder.values is values and list(learn.cbs)==cbs
+    assert not hasattr(learn, 'lr_finder') and len(f.estimates)>5 and repr(f)
+
+@pytest.mark.parametrize('lam', [.5, 5., 50.])
+def test_the_finder_meets_the_inverse_curvature(lam):
+    "Without noise a quadratic's steps overshoot beyond 1/lam, wherever the ramp starts"
+    class Bowl(Module):
+        def __init__(self): self.w = nn.Parameter(torch.tensor([1e3]))
+        def forward(self, x): return lam*self.w.square().sum()/2 + 0*x.sum()
+    dls = DataLoaders.from_dsets([(torch.zeros(1),0)]*8, [(torch.zeros(1),0)], bs=2, device='cpu')
+    learn = Learner(dls, Bowl(), loss_func=lambda p,y: p, opt_func=SGD)
+    for lr_min in (1e-4,1e-3):
+        f = learn.curvature_lr_find(lr_min=lr_min)
+        assert f.lr==pytest.approx(1/lam, rel=.1)
+        assert f.estimates.lr.max() < 2/lam # it stopped there
+
+def test_the_finder_says_why_it_found_nothing():
+    f = learner().curvature_lr_find(lr_max=1e-3, n_steps=20)
+    assert f.lr is None and not f.informative and 'not raised far enough' in repr(f)
+    learn = learner(); loss = learn.loss_func; n = [0]
+    def nan(p, y): n[0] += 1; return loss(p, y)*(math.nan if n[0]>12 else 1.)
+    learn.loss_func = nan
+    f = learn.curvature_lr_find()
+    assert f.lr is None and 'not finite' in repr(f)
+    for kw in (dict(lr_min=0.), dict(lr_max=1e-9), dict(n_steps=3), dict(every=0), dict(alpha=0.)):
+        with pytest.raises(ValueError, match=f'{list(kw)[0]}='): learner().curvature_lr_find(**kw)
+
 def test_plots_and_reprs():
     import matplotlib; matplotlib.use('Agg')
     for kw in (dict(every=2), dict(mode='probe', every=2), dict(every=2, by_layer=True)):
@@ -575,4 +611,4 @@ def test_plots_and_reprs():
         with pytest.raises(ValueError, match='no estimate'): est.plot()
         fit(learner(), 2, lr=.05, cbs=est)
         assert est.plot().get_ylabel()=='learning rate' and repr(est)
-    assert learner().curvature_lr(3).plot().get_xscale()=='log'
+    assert learner().curvature_lr(3).plot().get_xscale()=='log' and learner().curvature_lr_find().plot().get_yscale()=='log'
