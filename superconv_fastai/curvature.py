@@ -162,7 +162,7 @@ class _Steps:
         had,self.moved = self.moved,keep
         return torch.stack([o for r in rows for o in r]).view(len(rows), -1) if had else None
 
-# %% ../nbs/curvature.ipynb #bba81d35
+# %% ../nbs/curvature.ipynb #47f0686c
 class _Log:
     "Rows of numbers on the device, with what the host knows about each"
     size = 256
@@ -178,6 +178,8 @@ class _Log:
         "The rows as a float64 array `(estimates, segments, numbers)`"
         bs = [b if i<len(self.blocks)-1 else b[:len(b)-self.free] for i,b in enumerate(self.blocks)]
         return torch.cat(bs).double().cpu().numpy()
+
+    def last(self): return self.blocks[-1][self.size-self.free-1].double().cpu().numpy()
 
     def settle(self):
         "Bring all to the host, so that nothing is left on the device and a pickle loads anywhere"
@@ -644,7 +646,7 @@ def curvature_lr(self:Learner,
         name = type(opt.opt if isinstance(opt, OptimWrapper) else opt).__name__
     return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd)
 
-# %% ../nbs/curvature.ipynb #60fdea6b
+# %% ../nbs/curvature.ipynb #a15be5c4
 class LRProbe:
     "Where the update probe's estimate met a rising LR. Made by `learn.curvature_lr_find()`"
     def __init__(self,
@@ -689,13 +691,21 @@ class _RampProbe(HessianFreeLR): _finder = True
 class _Ramp(Callback):
     "Raise the LR from step to step until the estimate is below it"
     order,name = TrainEvalCallback.order+1,'lr_finder' # by this name fastai's trackers and loggers know to keep still
-    def __init__(self, lr_min, lr_max, n_steps, est): self._lrs,self._n,self._i,self._est,self.reason = (lr_min,lr_max),n_steps,0,est,'the LR was not raised far enough'
-    run_valid = False
+    def __init__(self, lr_min, lr_max, n_steps, est): self._lrs,self._n,self._i,self._est,self._avg,self._below,self.reason = (lr_min,lr_max),n_steps,0,est,np.zeros(2),0,'the LR was not raised far enough'
+    run_valid,_seen = False,0
     def before_batch(self): self.learn.opt.set_hyper('lr', self._lrs[0]*(self._lrs[1]/self._lrs[0])**(self._i/max(1, self._n-1)))
     def after_step(self): self._i += 1
     def after_batch(self):
         if not torch.isfinite(self.learn.loss): self.reason = 'the loss is not finite before the estimate meets the LR'; raise CancelFitException()
-        if self._i>=self._n or (self._i-2)%self._est._every==0 and LRProbe(self._est.estimates).informative: raise CancelFitException()
+        if self._i>=self._n or self._met(): raise CancelFitException()
+    def _met(self):
+        "Is the smoothed estimate below its LR, for the second time running? Only then is it worth making the whole table"
+        log = self._est._logs[-1]
+        if len(log.meta)==self._seen: return False
+        self._seen = len(log.meta)
+        slope,curv = self._avg = (1-self._est._alpha)*self._avg + self._est._alpha*log.last().sum(0)
+        self._below = self._below+1 if slope < curv*log.meta[-1]['lr'][-1] else 0
+        return self._below>1 and LRProbe(self._est.estimates).informative
     def before_validate(self): raise CancelValidException()
 
 @patch

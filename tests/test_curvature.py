@@ -556,7 +556,7 @@ def test_curvature_lr_of_a_noisy_quadratic():
         def forward(self, b): return (self.w@A@self.w)/2 + (b@self.w).mean()
     set_seed(0)
     b = 3*torch.randn(4000,50)
-    dls = DataLoaders.from_dsets([(o,0) for o in b], [(b[0],0)], bs=10, shuffle=True, device='cpu')
+    dls = DataLoaders.from_dsets([(o,0) for o in b], [(b[0],0)], bs=10, shuffle=True, device='cpu', num_workers=0)
     c = Learner(dls, Bowl(), loss_func=lambda p,y: p, opt_func=SGD).curvature_lr(200)
     g,S = A@torch.ones(50),9/10*torch.eye(50)
     expected = ((g@g)/(g@A@g + (A@S).trace())).item()
@@ -585,7 +585,7 @@ def test_the_finder_meets_the_inverse_curvature(lam):
     class Bowl(Module):
         def __init__(self): self.w = nn.Parameter(torch.tensor([1e3]))
         def forward(self, x): return lam*self.w.square().sum()/2 + 0*x.sum()
-    dls = DataLoaders.from_dsets([(torch.zeros(1),0)]*8, [(torch.zeros(1),0)], bs=2, device='cpu')
+    dls = DataLoaders.from_dsets([(torch.zeros(1),0)]*8, [(torch.zeros(1),0)], bs=2, device='cpu', num_workers=0)
     learn = Learner(dls, Bowl(), loss_func=lambda p,y: p, opt_func=SGD)
     for lr_min in (1e-4,1e-3):
         f = learn.curvature_lr_find(lr_min=lr_min)
