@@ -191,7 +191,7 @@ class _Log:
         res.settle()
         return res.__dict__
 
-# %% ../nbs/curvature.ipynb #18ed3085
+# %% ../nbs/curvature.ipynb #10e60db9
 @contextmanager
 def _no_trace(model):
     "Random states, buffers and modules' attributes are afterwards what they were"
@@ -220,12 +220,13 @@ def _gradient(learn, ps):
 
 @contextmanager
 def _weights(ps, others):
-    "`others` in place of the weights `ps`; `others` holds the weights in the meantime"
-    def swap():
-        for p,o in zip(ps, others): t = p.data.clone(); p.data.copy_(o); o.copy_(t)
-    swap()
-    try: yield
-    finally: swap()
+    "`others` in place of the weights `ps`, whose own memory is not written to"
+    own = [p.data for p in ps]
+    try:
+        for p,o in zip(ps, others): p.data = o
+        yield
+    finally:
+        for p,o in zip(ps, own): p.data = o
 
 def _dot(xs, ys): return torch.stack([torch.dot(x.flatten(), y.flatten()) for x,y in zip(xs, ys)])
 
@@ -234,7 +235,7 @@ def _check_dtype(ps):
     if half: raise ValueError(f'parameters are {half[0]}: rounding is larger than the differences that hold the curvature, so no estimate '
                               'means anything. Keep float32 parameters (to_fp16() and to_bf16() do)')
 
-# %% ../nbs/curvature.ipynb #20a7eabc
+# %% ../nbs/curvature.ipynb #d59ee291
 _rel = 1e-2
 
 def _unit(ps, gs, rel=_rel):
@@ -254,8 +255,10 @@ def _probe(learn, ps, before):
     "Slope and curvature along the last update, from the weights `before`, on the present mini-batch, for each tensor"
     g1 = _gradient(learn, ps)
     with _weights(ps, before): g0 = _gradient(learn, ps)
-    u = [p.detach()-o for p,o in zip(ps, before)]
-    return torch.stack([-_dot(g0, u), _dot(u, g1)-_dot(u, g0)], 1)
+    def row(p, o, a, b):
+        u = (p.detach()-o).flatten()
+        return torch.stack([-a.flatten().dot(u), u.dot((b-a).flatten())])
+    return torch.stack([row(*o) for o in zip(ps, before, g0, g1)])
 
 # %% ../nbs/curvature.ipynb #f9ce9af1
 def _ewm(x, alpha):
@@ -294,7 +297,7 @@ def _trust_probe(df, alpha):
          'the slope is not clear of zero', 'the curvature is not clear of zero'], '')
     return df
 
-# %% ../nbs/curvature.ipynb #1e271937
+# %% ../nbs/curvature.ipynb #5aef2ed7
 _sgd_parts = {'weight_decay','l2_reg','average_grad','sgd_step','momentum_step'}
 
 def _is_sgd(opt):
@@ -345,7 +348,7 @@ class HessianFreeLR(Callback):
 
     def __setattr__(self, name, value):
         if name[0]=='_': self.__dict__[name] = value; return # fastai would look for the name in learner and model each time
-        if name=='learn' and value is None and self.learn is not None: self._hide()
+        if name=='learn' and value is None and self.learn is not None: self._hide(); self._forget()
         super().__setattr__(name, value)
 
     def before_fit(self):
