@@ -1,4 +1,5 @@
 """The one import of a notebook: `from superconv_fastai.all import *`"""
 from .schedule import *
-from .data import *
 from .range_test import *
+from .curvature import *
+from .data import *

@@ -1,0 +1,184 @@
+"""Which LR estimates can be trusted, when, and within what factor?
+
+    SUPERCONV_DATA=/path/to/data python benchmarks/estimator_truth.py [--log estimator_truth.jsonl] [--cells digits/mlp/sgd,...]
+
+Four small networks (plain convolutions, convolutions with BatchNorm, an MLP, a residual net with BatchNorm), two real data sets (digits,
+Fashion-MNIST at 14x14), SGD, SGD with momentum 0.9 and Adam. For each of the cells first the truth: the constant LR with the lowest mean
+validation loss after a short training, over a grid of factor sqrt(10), refined to 10^(1/4) around the best, 3 seeds. Then the estimates:
+Eq. 8, secant and update probe during training at four LRs, `curvature_lr` and 2/lambda_max at the initial weights and after an epoch at a
+small LR, the LR at which the probe meets a rising LR (`curvature_lr_find`), the four suggestions of `lr_find`, and the range test where the package has one. Each finished run is one line of the log, so an
+interrupted study goes on where it stopped; at the end results/estimator_truth.json holds all lines.
+"""
+import argparse, gzip, json, math, os, sys, time, warnings
+from pathlib import Path
+import numpy as np, torch
+from fastai.basics import *
+from fastai.callback.schedule import minimum, steep, valley, slide
+from superconv_fastai.curvature import *
+from superconv_fastai.data import tensor_dls, digits
+from common import results, save_results
+try: import superconv_fastai.range_test
+except ImportError: pass
+import copy, math, time # after the star import
+
+def idx(path):
+    b = gzip.open(path).read()
+    return np.frombuffer(b, np.uint8, offset=4+4*b[3]).reshape(np.frombuffer(b, '>u4', b[3], offset=4).astype(int))
+
+def fashion(n_train=3000, n_valid=1000):
+    d = Path(os.environ['SUPERCONV_DATA'])/'fashion_mnist'
+    def get(kind, n):
+        x,y = (torch.from_numpy(idx(d/f'{kind}-{f}.gz').copy())[:n] for f in ('images-idx3-ubyte','labels-idx1-ubyte'))
+        return F.avg_pool2d(x[:,None].float(), 2), y.long()
+    (x,y),(xv,yv) = get('train', n_train),get('t10k', n_valid)
+    m,s = x.mean(),x.std()
+    return ((x-m)/s,y),((xv-m)/s,yv)
+
+class Res(Module):
+    def __init__(self, n): self.body = nn.Sequential(nn.Conv2d(n,n,3,padding=1,bias=False), nn.BatchNorm2d(n), nn.ReLU(), nn.Conv2d(n,n,3,padding=1,bias=False), nn.BatchNorm2d(n))
+    def forward(self, x): return F.relu(x+self.body(x))
+
+def conv(bn):
+    def block(i, o): return [nn.Conv2d(i,o,3,padding=1,bias=not bn)] + [nn.BatchNorm2d(o)]*bn + [nn.ReLU()]
+    return lambda size: nn.Sequential(*block(1,12), nn.MaxPool2d(2), *block(12,24), nn.AdaptiveAvgPool2d(2), Flatten(), nn.Linear(96,10))
+def mlp(size): return nn.Sequential(Flatten(), nn.Linear(size*size,64), nn.ReLU(), nn.Linear(64,64), nn.ReLU(), nn.Linear(64,10))
+def resnet(size): return nn.Sequential(nn.Conv2d(1,16,3,stride=1 if size<10 else 2,padding=1,bias=False), nn.BatchNorm2d(16), nn.ReLU(), Res(16), nn.MaxPool2d(2), Res(16),
+                                       nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(16,10))
+
+nets = dict(conv=conv(False), conv_bn=conv(True), mlp=mlp, resnet=resnet)
+data = {'digits': (8, 10, lambda: (digits('train'),digits('tune'))), 'fashion': (14, 5, fashion)} # size, epochs, tensors
+opts = {'sgd': (SGD, 0.), 'mom': (partial(SGD, mom=.9), .9), 'adam': (Adam, None)}
+start = {'sgd': .3, 'mom': .03, 'adam': .01} # where the grid begins
+seeds,bs,cache = (0,1,2),64,{}
+
+def learner(cell, seed, **kwargs):
+    d,net,opt = cell.split('/')
+    size,epochs,get = data[d]
+    if d not in cache: cache[d] = get()
+    set_seed(seed)
+    dls = tensor_dls(*cache[d], bs=bs, device='cpu')
+    dls.train.drop_last = True
+    return Learner(dls, nets[net](size), loss_func=nn.CrossEntropyLoss(), opt_func=opts[opt][0], metrics=accuracy, wd=0., path=Path('/tmp'), **kwargs), epochs
+
+def quiet(learn): return ContextManagers([learn.no_bar(), learn.no_logging()])
+
+def train(cell, lr, seed, cbs=None, epochs=None):
+    learn,n = learner(cell, seed)
+    with quiet(learn): learn.fit(epochs or n, lr=lr, cbs=cbs)
+    loss,acc = learn.recorder.values[-1][1:3]
+    losses = [float(l) for l in learn.recorder.losses]
+    return learn, dict(valid_loss=loss if math.isfinite(loss) else None, accuracy=acc, train_loss=losses[-1] if math.isfinite(losses[-1]) else None)
+
+class Secant(HessianFreeLR): pass
+class Probe(HessianFreeLR): pass
+
+def observe(cell, lr, seed):
+    "A short training at `lr`, watched by all modes; values after the first epoch and at the end"
+    cbs = [Secant('secant', every=5), Probe('probe', every=5)] + ([] if cell.endswith('adam') else [HessianFreeLR(every=5)])
+    _,res = train(cell, lr, seed, cbs)
+    _,n = learner(cell, seed)
+    res['n_epoch'] = n
+    for cb in cbs:
+        df = cb.estimates
+        per = len(cache[cell.split('/')[0]][0][0])//bs
+        for when,o in (('epoch 1', df[df.step<per]), ('end', df)):
+            last = o.iloc[-1]
+            res[f'{cb._mode}, {when}'] = dict(value=None if not math.isfinite(last.smooth) else float(last.smooth), informative=bool(last.informative), reason=last.reason,
+                                             share=float(o.informative.mean()), lr=float(last.lr))
+    return res
+
+def lambda_max(learn, n=256):
+    "Largest eigenvalue of the Hessian of the loss on `n` training items, in training mode"
+    from curvlinops import HessianLinearOperator
+    from scipy.sparse.linalg import eigsh
+    x,y = (t[:n] for t in learn.dls.train.dataset.tensors)
+    model = copy.deepcopy(learn.model).train()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d): m.track_running_stats,m.running_mean,m.running_var,m.num_batches_tracked = False,None,None,None # batch statistics, and nothing that changes
+    H = HessianLinearOperator(model, nn.CrossEntropyLoss(), [p for p in model.parameters() if p.requires_grad], [(x,y)], check_deterministic=False)
+    return float(eigsh(H.to_scipy(), k=1, which='LA', tol=3e-2, return_eigenvectors=False)[0])
+
+def still(cell, lr, seed):
+    "What needs no training: at the initial weights, and after an epoch at the small LR `lr`"
+    res = {}
+    for when in ('init','warm'):
+        if when=='init': learn,_ = learner(cell, seed)
+        else: learn,_ = train(cell, lr, seed, epochs=1)
+        c = learn.curvature_lr()
+        res[when] = dict(probe=c.probe, secant=c.secant, interval=[v if math.isfinite(v) else None for v in c.interval], informative=c.informative, reason=c.reason)
+        if cell.endswith('sgd'): res[when]['lambda_max'] = lambda_max(learn) # the other optimizers start at the same weights
+        for k in ('probe','secant'):
+            if not math.isfinite(res[when][k]): res[when][k] = None
+    return res
+
+def finders(cell, seed):
+    learn,_ = learner(cell, seed)
+    with quiet(learn):
+        try: s = learn.lr_find(suggest_funcs=(minimum,steep,valley,slide), show_plot=False)
+        except Exception as e: return dict(error=f'{type(e).__name__}: {e}')
+    return {k: float(v) for k,v in s._asdict().items()}
+
+def ramp(cell, seed):
+    "Where the update probe meets a rising LR"
+    learn,_ = learner(cell, seed)
+    f = learn.curvature_lr_find()
+    return dict(lr=f.lr, reason=f.reason, steps=int(f.estimates.step.max())+1)
+
+def range_test(cell, seed, top):
+    "`lr_max` of the linear range test up to 3 (Adam: 0.3, momentum: 1)"
+    learn,_ = learner(cell, seed)
+    with quiet(learn): r = learn.lr_range_test(lr_max=top, n_steps=150, show_plot=False)
+    return dict(lr_max=None if r.lr_max is None else float(r.lr_max), feasible=r.verdict.feasible)
+
+def better(runs): return np.mean([r['valid_loss'] if r['valid_loss'] is not None else 99. for r in runs])
+
+class Study:
+    def __init__(self, path):
+        self.path,self.lines = Path(path),{}
+        if self.path.exists():
+            for line in self.path.read_text().splitlines():
+                o = json.loads(line); self.lines[o['key']] = o['result']
+    def __call__(self, f, *args):
+        key = f"{f.__name__} {' '.join(f'{a:.6g}' if isinstance(a, float) else str(a) for a in args)}"
+        if key not in self.lines:
+            t = time.perf_counter()
+            res = f(*args)
+            if isinstance(res, tuple): res = res[1]
+            self.lines[key] = res
+            with self.path.open('a') as o: o.write(json.dumps(dict(key=key, seconds=round(time.perf_counter()-t, 2), result=res))+'\n')
+        return self.lines[key]
+    def score(self, cell, e): return better([self(train, cell, 10**(e/4), s) for s in seeds]) # LRs are 10^(e/4), e an integer
+
+    def truth(self, cell):
+        "Mean validation loss by exponent of the LR: coarse (factor sqrt 10) until the best is inside by two, then refined"
+        e = 2*round(2*math.log10(start[cell.split('/')[2]]))
+        scores = {k: self.score(cell, k) for k in range(e-4, e+5, 2)}
+        while (b := min(scores, key=scores.get)) <= min(scores)+2: scores[min(scores)-2] = self.score(cell, min(scores)-2)
+        while (b := min(scores, key=scores.get)) >= max(scores)-2: scores[max(scores)+2] = self.score(cell, max(scores)+2)
+        for k in (b-1,b+1): scores[k] = self.score(cell, k)
+        return {10**(k/4): v for k,v in sorted(scores.items())}
+
+    def cell(self, cell):
+        t = time.perf_counter()
+        scores = self.truth(cell)
+        best = min(scores, key=scores.get)
+        for s in seeds:
+            for f in (best/30, best) if cell.startswith('fashion') else (best/30, best/3, best, 3*best): self(observe, cell, f, s) # Fashion-MNIST is slower
+            self(still, cell, best/30, s)
+            self(finders, cell, s)
+            self(ramp, cell, s)
+            if hasattr(Learner, 'lr_range_test'): self(range_test, cell, s, {'sgd':3.,'mom':1.,'adam':.3}[cell.split('/')[2]])
+        print(f"{cell:22} best lr {best:.3g}, loss {scores[best]:.3f}, {time.perf_counter()-t:.0f} s", flush=True)
+        return dict(scores=[[k,v] for k,v in scores.items()], best=best)
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument('--log', default=str(results/'estimator_truth.jsonl')); ap.add_argument('--cells', default='')
+    a = ap.parse_args()
+    torch.set_num_threads(1); warnings.simplefilter('ignore')
+    study = Study(a.log)
+    cells = a.cells.split(',') if a.cells else [f'{d}/{n}/{o}' for d in data for n in nets for o in opts]
+    truth = {c: study.cell(c) for c in cells}
+    if not a.cells: save_results('estimator_truth', dict(truth=truth, runs=study.lines, seeds=len(seeds)))
+
+if __name__=='__main__': main()

@@ -1,0 +1,614 @@
+import sys
+from pathlib import Path
+import numpy as np, pandas as pd, pytest, torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from sklearn.datasets import load_digits
+from fastai.basics import *
+from fastai.callback.progress import CSVLogger
+from fastai.callback.training import GradientAccumulation
+from fastai.callback.schedule import *
+from fastai.data.all import Datasets
+from fastai.callback.fp16 import MixedPrecision
+from superconv_fastai.curvature import *
+from superconv_fastai.curvature import _Steps
+sys.path.insert(0, str(Path(__file__).parent))
+from reference_curvature import *
+import copy, math, pickle, random, warnings # after the star imports, which bring functions of these names
+for k in [k for k in globals() if k.startswith('test')]: del globals()[k] # fastcore's, which pytest would collect
+
+torch.set_num_threads(1)
+
+# --- a small learner with everything that an observer could disturb
+
+def dls(bs=32, n=320, device='cpu'):
+    d = load_digits()
+    x,y = torch.tensor(d.images, dtype=torch.float32)[:,None]/8-1, torch.tensor(d.target)
+    def dl(x, y, shuffle): return DataLoader(range_of(x), bs=bs, shuffle=shuffle, drop_last=shuffle, create_item=noop, create_batch=lambda i: (x[i],y[i]), device=device)
+    return DataLoaders(dl(x[:n], y[:n], True), dl(x[n:n+100], y[n:n+100], False))
+
+class Net(Module):
+    def __init__(self, p=.3):
+        self.body = nn.Sequential(nn.Conv2d(1,8,3,padding=1,bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2))
+        self.head = nn.Sequential(nn.Dropout(p), Flatten(), nn.Linear(128,20), nn.ReLU(), nn.Linear(20,10))
+    def forward(self, x): return self.head(self.body(x))
+
+def split2(m): return [params(m.body), params(m.head)]
+
+def learner(opt_func=SGD, seed=0, splitter=trainable_params, cbs=None, model=None, **kwargs):
+    set_seed(seed)
+    return Learner(dls(**kwargs), model or Net(), loss_func=nn.CrossEntropyLoss(), opt_func=opt_func, splitter=splitter, cbs=cbs, wd=0.01)
+
+def fit(learn, *args, **kwargs):
+    with learn.no_bar(), learn.no_logging(): learn.fit(*args, **kwargs)
+    return learn
+
+def state(learn):
+    "Everything that training leaves: weights, buffers, optimizer, random states, gradients"
+    opt = learn.opt.opt.state_dict() if isinstance(learn.opt, OptimWrapper) else learn.opt.state_dict()
+    return pickle.dumps([{k:v.numpy() for k,v in learn.model.state_dict().items()}, str(opt), torch.get_rng_state().numpy(), random.getstate(),
+                         np.random.get_state(), [None if p.grad is None else p.grad.numpy() for p in learn.model.parameters()],
+                         [m.training for m in learn.model.modules()]])
+
+class Schedule(Callback):
+    "Any LR at each batch, in each group"
+    order = -9
+    run_valid = False
+    def __init__(self, f): self._f,self._i = f,0
+    def before_batch(self):
+        self.learn.opt.set_hyper('lr', self._f(self._i, len(self.learn.opt.hypers)))
+        self._i += 1
+
+class Skip(Callback):
+    "Skips the optimizer step as an fp16 overflow does"
+    order,run_valid = 10,False
+    def __init__(self, which): self._which,self._i = which,0
+    def before_step(self):
+        self._i += 1
+        if self._which(self._i): raise CancelStepException()
+
+# --- Eq. 8 on snapshots: closed forms in float64
+
+def descend(lam, lrs, theta=1., mom=0.):
+    thetas,v = [torch.as_tensor(theta, dtype=torch.float64)],0.
+    for lr in lrs:
+        v = mom*v + lam*thetas[-1]
+        thetas.append(thetas[-1]-lr*v)
+    return thetas
+
+@pytest.mark.parametrize('lam', [1e-3, .7, 25., -3.])
+@pytest.mark.parametrize('x', [1e-3, .1, .9, 1.5, 1.99, 3.])
+@pytest.mark.parametrize('norm', ['l1','l2'])
+def test_exact_on_a_quadratic(lam, x, norm):
+    lr = x/abs(lam)
+    assert hessian_free_lr(*descend(lam, [lr]*2), lr, norm=norm) == pytest.approx(1/abs(lam), rel=1e-9)
+
+@pytest.mark.parametrize('rho', [.5, .99, 1.0058, 1.1, 3.])
+def test_changing_lr(rho):
+    lam,lr = .01,.1
+    t = descend(lam, [lr,lr*rho])
+    assert hessian_free_lr(*t, lr) == pytest.approx(abs(lr/(1-rho*(1-lr*lam))), rel=1e-8)
+    assert hessian_free_lr(*t, (lr,lr*rho)) == pytest.approx(1/lam, rel=1e-8)
+
+def test_flat_direction_returns_the_ramp():
+    assert hessian_free_lr(*descend(1e-9, [.1,.1*1.0058]), .1) == pytest.approx(.1/.0058, rel=1e-4)
+
+@pytest.mark.parametrize('k', [1,2,10])
+@pytest.mark.parametrize('x', [1e-3, .05, .5])
+def test_stride(k, x):
+    est = hessian_free_lr(*descend(1., [x]*2*k)[::k], x)
+    assert est == pytest.approx(x/(1-(1-x)**k), rel=1e-9)
+    assert x/(1-(1-x/est)**(1/k)) == pytest.approx(1., rel=1e-8) # the inverse formula of the text
+
+def test_momentum_overdamped_and_start():
+    lam,lr,mom = 1e-4,.1,.9
+    x = lr*lam; b = 1+mom-x
+    assert hessian_free_lr(*descend(lam, [lr]*400, mom=mom)[-3:], lr) == pytest.approx(lr/(1-(b+math.sqrt(b*b-4*mom))/2), rel=1e-6)
+    lam = 1.
+    assert hessian_free_lr(*descend(lam, [.3]*2, mom=mom), .3) == pytest.approx(abs(.3/(.3*lam-mom)), rel=1e-9) # first value, v=0
+
+def test_l2_is_the_geometric_mean_of_the_barzilai_borwein_steps():
+    gen = torch.Generator().manual_seed(0)
+    A = torch.randn(20,20, generator=gen, dtype=torch.float64); A = A@A.T
+    t = [torch.randn(20, generator=gen, dtype=torch.float64)]
+    for _ in range(2): t.append(t[-1]-.01*A@t[-1])
+    s = t[1]-t[0]; y = A@s
+    assert hessian_free_lr(*t, .01, norm='l2') == pytest.approx(math.sqrt((s@s/(s@y)*(s@y)/(y@y)).item()), rel=1e-9)
+    assert hessian_free_lr(*t, .01) == pytest.approx((s.abs().sum()/y.abs().sum()).item(), rel=1e-9)
+
+@pytest.mark.parametrize('mom,nesterov', [(0.,False), (.5,False), (.9,False), (.95,False), (.9,True), (.5,True)])
+def test_noise_floor(mom, nesterov):
+    "Against torch's own SGD, fed with white noise"
+    p = nn.Parameter(torch.zeros(4000, dtype=torch.float64))
+    opt = torch.optim.SGD([p], lr=.1, momentum=mom, nesterov=nesterov)
+    gen,snaps = torch.Generator().manual_seed(0),[]
+    for _ in range(120):
+        p.grad = torch.randn(4000, generator=gen, dtype=torch.float64)
+        opt.step(); snaps.append(p.detach().clone())
+    assert hessian_free_lr(*snaps[-3:], .1) == pytest.approx(noise_floor(.1, mom, nesterov), rel=.04)
+
+def test_snapshots_of_every_kind_and_refusals():
+    ms = [Net().state_dict() for _ in range(3)]
+    vals = [torch.cat([v.flatten().double() for v in m.values()]) for m in ms]
+    assert hessian_free_lr(*ms, .1) == pytest.approx(hessian_free_lr(*vals, .1)) == pytest.approx(hessian_free_lr(*[list(m.values()) for m in ms], .1))
+    for args,why in (((1.,1.,1.), 'no weight moved'), ((1.,2.,3.), 'no curvature'), ((1.,2.,math.nan), 'not finite')):
+        with pytest.warns(UserWarning, match=why): assert math.isnan(hessian_free_lr(*args, .1))
+    for kw,name in ((dict(lr=0), 'lr='), (dict(lr=(.1,-1)), 'lr='), (dict(lr=.1, norm='max'), 'norm=')):
+        with pytest.raises(ValueError, match=name): hessian_free_lr(1.,2.,4., **kw)
+    with pytest.raises(ValueError, match='same tensors'): hessian_free_lr(dict(a=1.), dict(b=1.), dict(a=1.), .1)
+
+# --- streaming equals snapshots
+
+def _nesterov(ps, lr, **kwargs): return OptimWrapper(ps, torch.optim.SGD, lr=lr, momentum=.8, nesterov=True)
+
+@pytest.mark.parametrize('seed', range(24))
+def test_streaming_equals_snapshots(seed):
+    "Random optimizer, LR of each step and group (0 among them), accumulation, skipped steps, frozen group, cadence, smoothing"
+    rnd = random.Random(seed)
+    opt = rnd.choice([SGD, partial(SGD, mom=.9), partial(SGD, mom=.5, decouple_wd=False), _nesterov])
+    groups = rnd.random()<.5
+    cbs,ref = [],Snapshots()
+    table = [[rnd.choice([0.,1e-3,.03,.1]) if rnd.random()<.3 else .1*rnd.random() for _ in range(2)] for _ in range(100)]
+    if rnd.random()<.7: cbs.append(Schedule(lambda i, n: table[i][:n]))
+    if rnd.random()<.5: cbs.append(GradientAccumulation(rnd.choice([64,80,96])))
+    if rnd.random()<.5: bad = {i for i in range(100) if rnd.random()<.3}; cbs.append(Skip(lambda i: i in bad))
+    kw = dict(every=rnd.choice([1,1,2,3]), alpha=rnd.choice([.1,.5,1.]), smoothing=rnd.choice(['sums','ratios']))
+    est = HessianFreeLR(n_coords=None, **kw)
+    learn = learner(opt, seed, split2 if groups else trainable_params)
+    if groups and rnd.random()<.5: learn.create_opt(); learn.freeze()
+    fit(learn, 3, lr=.05, cbs=cbs+[ref,est])
+    expected,df = paper_estimates(ref._steps, **kw),est.estimates
+    assert df.step.tolist() == [e[0] for e in expected]
+    np.testing.assert_allclose(df.raw, [e[1] for e in expected], rtol=2e-3)
+    np.testing.assert_allclose(df.smooth, [e[2] for e in expected], rtol=2e-3)
+    assert df.sign.tolist() == [e[3] for e in expected]
+
+def test_float64_is_exact():
+    est,ref = HessianFreeLR(every=1, n_coords=None),Snapshots()
+    learn = learner(partial(SGD, mom=.9), model=Net().double())
+    class Double(Callback):
+        def before_batch(self): self.learn.xb = tuple(x.double() for x in self.xb)
+    learn.remove_cbs(learn.cbs.filter(lambda cb: cb.name in ('recorder','progress'))) # which know float32 losses only
+    learn.logger = noop
+    learn.fit(2, lr=1e-4, cbs=[Double(),ref,est])
+    np.testing.assert_allclose(est.estimates.raw, [e[1] for e in paper_estimates(ref._steps)], rtol=1e-6) # rows are float32-free until the sums
+
+@pytest.mark.parametrize('every', [1,3])
+def test_parity_with_the_authors_script(every):
+    "params='all': every blob, LR(i) in front, average of ratios that starts at 0.1"
+    est,ref = HessianFreeLR(every=every, params='all', n_coords=100),Snapshots(blobs=True)
+    lrs = [.02*(1+.3*i) for i in range(100)]
+    fit(learner(partial(SGD, mom=.9)), 2, cbs=[Schedule(lambda i, n: lrs[i]),ref,est])
+    snaps = [ref._steps[0][0][0]] + [s[1][0] for s in ref._steps] # before the first step, then after each, buffers included
+    df = est.estimates
+    if every==1: # the first snapshot is taken before the first forward pass, which moves the BatchNorm buffers
+        expected = authors_script(snaps, lrs)
+        np.testing.assert_allclose(df.raw[1:], [e[1] for e in expected[1:]], rtol=2e-3)
+        first = df.raw[0]
+        avg,smooth = .1,[]
+        for r in df.raw: avg = .1*r+.9*avg; smooth.append(avg)
+        np.testing.assert_allclose(df.smooth, smooth, rtol=1e-6)
+    else:
+        pairs = [authors_script(snaps[i:i+3], lrs[i:])[0][1] for i in range(3, len(snaps)-2, 3)]
+        np.testing.assert_allclose(df.raw[1:], pairs, rtol=2e-3)
+
+def test_groups_by_their_own_lr():
+    "Discriminative LRs: the floor lies between those of the groups, and equals the reference"
+    est,ref = HessianFreeLR(every=1, n_coords=None),Snapshots()
+    fit(learner(partial(SGD, mom=.9), splitter=split2), 1, lr=slice(.001,.1), cbs=[ref,est])
+    (x,y,lrs,moms),row = ref._steps[3],est.estimates.iloc[3]
+    num = [sum((b-a).abs().sum().item() for a,b in zip(g, h)) for g,h in zip(x, y)]
+    inv = sum(n/noise_floor(lr, .9) for n,lr in zip(num, lrs))
+    assert row.floor == pytest.approx(sum(num)/inv, rel=1e-4) and noise_floor(.001,.9) < row.floor < noise_floor(.1,.9)
+    assert row.lr == pytest.approx(sum(num)/sum(n/lr for n,lr in zip(num, lrs)), rel=1e-4)
+
+@pytest.mark.parametrize('by_layer', [True,'module'])
+def test_by_layer(by_layer):
+    est,ref = HessianFreeLR(every=1, n_coords=None, by_layer=by_layer),Snapshots()
+    learn = learner(splitter=split2)
+    fit(learn, 1, lr=.05, cbs=[ref,est])
+    names = [n for n,_ in learn.model.named_parameters()]
+    layers = names if by_layer is True else list(dict.fromkeys(n.rpartition('.')[0] for n in names))
+    df = est.estimates
+    assert df.layer.tolist() == layers*(len(df)//len(layers)) and list(est.lr) == layers
+    a,b = (sum(o, []) for o in ref._steps[2][:2]); _,c = (sum(o, []) for o in ref._steps[3][:2])
+    for layer,o in df[df.step==3].set_index('layer').iterrows():
+        idx = [i for i,n in enumerate(names) if (n if by_layer is True else n.rpartition('.')[0])==layer]
+        assert o.raw == pytest.approx(hessian_free_lr(*[[s[i] for i in idx] for s in (a,b,c)], .05), rel=2e-3)
+
+def test_sample_stays_close_to_all():
+    "The default sample within 5 % of the full estimate: 24k and 1.6M parameters"
+    for hidden in (300,2000):
+        mk = lambda: nn.Sequential(Flatten(), nn.Linear(64,hidden), nn.ReLU(), nn.Linear(hidden,hidden if hidden>300 else 10), nn.ReLU(), nn.Linear(hidden if hidden>300 else 10,10))
+        full,some = (type(f'Est{i}', (HessianFreeLR,), {})(every=2, n_coords=n) for i,n in enumerate((None,10_000)))
+        set_seed(0)
+        fit(learner(partial(SGD, mom=.9), model=mk()), 2, lr=.02, cbs=[full,some])
+        np.testing.assert_allclose(some.estimates.smooth, full.estimates.smooth, rtol=.05)
+
+def test_memory_formats_and_shapes():
+    m = nn.Sequential(nn.Conv2d(3,8,3), nn.Flatten(), nn.Linear(8*36,5)).to(memory_format=torch.channels_last)
+    m.scale = nn.Parameter(torch.tensor(2.))
+    for n in (None,40):
+        st = _Steps([list(m.named_parameters())], n)
+        before = copy.deepcopy(m.state_dict()); st.start()
+        with torch.no_grad():
+            for p in m.parameters(): p.sub_(.1*torch.ones_like(p))
+            st.step([10.], True)
+            for p in m.parameters(): p.sub_(.05*torch.ones_like(p))
+        num,den,dot,sq = st.step([10.], False)[0].tolist()
+        N = sum(p.numel() for p in m.parameters())
+        assert num == pytest.approx(.1*N, rel=1e-4) and den == pytest.approx(.5*N, rel=1e-3) # the weights of the sample add up to N
+
+# --- secant and probe against autograd
+
+def exact_probe(model, before, after, x, y, lr):
+    "-g.u and u.(g(theta+u)-g(theta)) in float64 from two plain backward passes"
+    m = copy.deepcopy(model).double().train()
+    def grad(theta):
+        for p,t in zip(m.parameters(), theta): p.data.copy_(t)
+        return torch.autograd.grad(F.cross_entropy(m(x.double()), y), list(m.parameters()))
+    g0,g1 = grad(before),grad(after)
+    u = [b.double()-a.double() for a,b in zip(before, after)]
+    slope = -sum((g*o).sum() for g,o in zip(g0,u)).item(); curv = sum(((b-a)*o).sum() for a,b,o in zip(g0,g1,u)).item()
+    return lr*slope/curv if slope>0 and curv>0 else math.nan
+
+class Batches(Callback):
+    "The mini-batch of each optimizer step"
+    order,run_valid = 89,False
+    def __init__(self): self._bs = []
+    def before_step(self): self._bs.append((self.xb[0],self.yb[0]))
+
+@pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), Adam])
+def test_probe_is_the_parabola_along_the_real_step(opt):
+    est,ref,bs = HessianFreeLR('probe', every=2),Snapshots(),Batches()
+    learn = learner(opt, model=Net(p=0.))
+    lr = .003 if opt is Adam else .05
+    fit(learn, 2, lr=lr, cbs=[ref,bs,est])
+    df,some = est.estimates,0
+    for o in df.itertuples():
+        before,after = ref._steps[o.step-1][0][0],ref._steps[o.step-1][1][0]
+        exact = exact_probe(learn.model, before, after, *bs._bs[o.step], lr)
+        if math.isnan(exact): assert math.isnan(o.raw) and o.reason
+        else: assert o.raw == pytest.approx(exact, rel=.02); some += 1
+    assert some > 5 and df.step.tolist() == list(range(1, 20, 2))
+
+def test_secant_is_the_curvature_along_the_gradient():
+    est,ref,bs = HessianFreeLR('secant', every=3),Snapshots(),Batches()
+    learn = learner(SGD, model=Net(p=0.))
+    fit(learn, 2, lr=.05, cbs=[ref,bs,est])
+    m = copy.deepcopy(learn.model).double().train()
+    for o in est.estimates.itertuples():
+        for p,t in zip(m.parameters(), ref._steps[o.step][0][0]): p.data.copy_(t)
+        x,y = bs._bs[o.step]
+        ps = list(m.parameters())
+        loss = F.cross_entropy(m(x.double()), y)
+        g = torch.autograd.grad(loss, ps, create_graph=True)
+        gg = sum((a*a).sum() for a in g)
+        Hg = torch.autograd.grad(sum((a*a.detach()).sum() for a in g), ps)
+        exact = (gg/sum((a*b).sum() for a,b in zip(g, Hg))).item()
+        t = 1e-2*math.sqrt(sum((p**2).sum().item() for p in ps))/math.sqrt(gg.item())
+        with torch.no_grad():
+            for p,a in zip(ps, g): p.sub_(t*a.detach())
+        g2 = torch.autograd.grad(F.cross_entropy(m(x.double()), y), ps)
+        finite = (t*gg/sum((a*(a-b)).sum() for a,b in zip(g, g2))).item()
+        if finite>0: assert o.raw == pytest.approx(finite, rel=.01)
+    assert est.estimates.raw.notna().sum() > 4
+
+def test_no_estimate_comes_with_its_reason():
+    df = pd.DataFrame(dict(step=range(8), num=[1.,1,1,1,-1,1,math.nan,1], den=[1.,1.1,.9,1,1,-1,1,1], lr=.1))
+    from superconv_fastai.curvature import _trust_probe,_trust_paper
+    r = _trust_probe(df.copy(), .3)
+    assert r.reason.tolist()[:7] == ['fewer than 3 mini-batches']*2 + ['']*2 + ['the slope along the step is not positive', 'the curvature is not positive', 'not finite']
+    assert r.raw.isna().tolist() == [False]*4+[True]*3+[False]
+    def trusted(mean, n=40): # share of trusted estimates, of 200 runs of noisy slopes
+        rng = np.random.default_rng(0)
+        runs = [pd.DataFrame(dict(step=range(n), num=mean+rng.standard_normal(n), den=1., lr=.1)) for _ in range(200)]
+        return np.mean([[o.reason=='' for o in _trust_probe(r, .1).itertuples()] for r in runs], 0)
+    assert trusted(0.).max() < .06 and trusted(1.)[-1] > .75 # the slope of the present mini-batch must be positive too
+    df = pd.DataFrame(dict(step=range(7), num=[1.,1,1,0,1,1,math.inf], den=[1.,.25,.25,0,0,.25,1], fl=1., floor=1., sy=[9.,1.9,2.1,0,0,-9,1], yy=1., sign=[1,1,1,0,1,-1,1]))
+    assert _trust_paper(df, 1., 'sums', None).reason.tolist() == ['within 2x of the noise floor', 'the gradients differ by mini-batch noise', '', 'no weight moved',
+        'both steps have the same gradient', 'negative curvature, hidden by the absolute values', 'not finite']
+
+def test_floor_rule_follows_a_moving_lr():
+    "A ramp of the LR by 100x is noise, and is called so at every step"
+    est = HessianFreeLR(every=1)
+    fit(learner(bs=8), 3, cbs=[Schedule(lambda i, n: 1e-4*100**(i/120)),est])
+    assert not est.estimates.informative.any() and est.lr is None
+
+# --- it only observes
+
+MODES = [dict(mode='paper'), dict(mode='paper', every=1, n_coords=None), dict(mode='paper', params='all'), dict(mode='paper', by_layer=True, every=1),
+         dict(mode='secant', every=2), dict(mode='probe', every=3), dict(mode='probe', every=1), dict(mode='probe', every=2, by_layer=True, metric=True)]
+
+class CpuMixedPrecision(MixedPrecision):
+    "fastai's fp16 callback on the CPU: real autocast, a real scaler, and an overflow at the third step"
+    def before_fit(self):
+        self.autocast,self.learn.scaler,self.scales = torch.autocast('cpu', dtype=torch.bfloat16),torch.amp.GradScaler('cpu', init_scale=2.**10, growth_interval=3),L()
+        self._n = 0
+    def before_step(self):
+        self._n += 1
+        if self._n==3: next(self.learn.model.parameters()).grad[0] = math.inf
+        super().before_step()
+
+SETTINGS = 'plain','adam','accumulate','skip','amp','groups'
+@pytest.mark.parametrize('kw,setting', [(kw,s) for kw in MODES for s in SETTINGS if not (s=='adam' and kw['mode']=='paper')], ids=str) # which is refused
+def test_training_is_bit_identical(kw, setting):
+    def run(cbs):
+        extra = dict(accumulate=[GradientAccumulation(96)], skip=[Skip(lambda i: i%4==3)], amp=[CpuMixedPrecision()]).get(setting, [])
+        learn = learner(Adam if setting=='adam' else partial(SGD, mom=.9), splitter=split2 if setting=='groups' else trainable_params)
+        scales = []
+        class Watch(Callback):
+            order = 80
+            def after_batch(self):
+                assert not torch.is_autocast_enabled('cpu')
+                if setting=='amp': scales.append(str(self.learn.scaler.state_dict()))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            fit(learn, 3, lr=.01, cbs=extra+[Watch()]+cbs)
+        return state(learn),learn.recorder.losses,scales,[v[:2] for v in learn.recorder.values]
+    est = HessianFreeLR(**kw)
+    a,b = run([]),run([est])
+    assert a[0]==b[0] and a[1]==b[1] and a[2]==b[2] and a[3]==b[3]
+    assert len(est.estimates) > 0
+
+class Stateful(Module):
+    "Keeps a hidden state as a plain attribute, as recurrent nets do"
+    def __init__(self): self.lin,self.h = nn.Linear(64,10),torch.zeros(10)
+    def forward(self, x):
+        out = self.lin(x.flatten(1)) + .1*self.h
+        self.h = out.detach().mean(0)
+        return out
+
+@pytest.mark.parametrize('mode', ['secant','probe'])
+def test_modules_attributes_are_put_back(mode):
+    runs = []
+    for c in ([], [HessianFreeLR(mode, every=2)]):
+        set_seed(3); learn = learner(model=Stateful()); torch.manual_seed(5)
+        with torch.no_grad(): learn.model.lin.weight.fill_(.01)
+        runs.append(fit(learn, 2, lr=.1, cbs=c).model.h)
+    assert torch.equal(*runs)
+
+def test_weights_come_back_when_a_probe_fails():
+    for exc in (RuntimeError('broken'), KeyboardInterrupt()):
+        learn = learner()
+        est,ref = HessianFreeLR('probe', every=2),Snapshots()
+        calls = [0]; loss = learn.loss_func
+        def broken(p, y):
+            calls[0] += 1
+            if calls[0]==4: raise exc # two training batches, the gradient here, then the one at the former weights
+            return loss(p, y)
+        learn.loss_func = broken
+        with pytest.raises(type(exc)): fit(learn, 1, lr=.1, cbs=[ref,est])
+        assert len(ref._steps)==1
+        for p,q in zip(learn.model.parameters(), ref._steps[0][1][0]): assert torch.equal(p.detach().double(), q)
+
+class NoSync(TorchDispatchMode):
+    "Reading a number, a data-dependent shape or a copy to elsewhere would wait for the device"
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket.__name__ not in ('_local_scalar_dense','nonzero','item','equal','is_nonzero','masked_select','unique'), f'{func} waits for the device'
+        return func(*args, **(kwargs or {}))
+
+@pytest.mark.parametrize('kw', MODES, ids=str)
+def test_no_host_sync_in_the_loop(kw):
+    class Strict(HessianFreeLR):
+        def __call__(self, event):
+            if event in ('before_fit','after_fit'): return super().__call__(event)
+            with NoSync(): return super().__call__(event)
+    learn = learner(partial(SGD, mom=.9))
+    learn.loss_func = F.cross_entropy
+    fit(learn, 2, lr=.05, cbs=Strict(**{**kw, 'metric':False}))
+    assert len(learn.recorder.losses)==20
+    with pytest.raises(AssertionError, match='waits'):
+        with NoSync(): torch.ones(3).sum().item() # the guard itself works
+
+# --- life in a learner
+
+@pytest.mark.parametrize('kw', [dict(every=2, metric=True), dict(mode='probe', every=2, metric=True), dict(mode='secant', every=2)], ids=str)
+def test_nothing_is_left(kw):
+    learn = learner()
+    names,metrics = set(vars(learn)),list(learn.metrics)
+    fit(learn, 1, lr=.05)
+    names = set(vars(learn))
+    est = HessianFreeLR(**kw)
+    fit(learn, 1, lr=.05, cbs=est)
+    assert set(vars(learn))==names and list(learn.metrics)==metrics and est.learn is None
+    learn.add_cb(est); fit(learn, 1, lr=.05); learn.remove_cb(est)
+    assert set(vars(learn))==names and list(learn.metrics)==metrics
+    class Stop(Callback):
+        def after_step(self):
+            if self.iter==3: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): fit(learn, 1, lr=.05, cbs=[est,Stop()])
+    assert list(learn.metrics)==metrics
+
+def test_metric_reaches_recorder_and_csv(tmp_path):
+    learn = learner(); learn.path = tmp_path
+    est = HessianFreeLR('probe', every=2, metric=True)
+    fit(learn, 3, lr=.05, cbs=[est, CSVLogger()])
+    i = learn.recorder.metric_names.index('curvature_lr')
+    csv = pd.read_csv(tmp_path/'history.csv')
+    assert csv.curvature_lr.iloc[-1]==pytest.approx(learn.recorder.values[-1][i-1], rel=1e-4, nan_ok=True)
+    assert learn.recorder.values[-1][i-1]==pytest.approx(est.lr if est.lr else math.nan, nan_ok=True)
+    assert len(learn.validate())==1 # and only there
+
+def _image(i): return torch.zeros(1,8,8)
+def _label(i): return i%10
+
+class Probe(HessianFreeLR): pass # another name, to have two in one learner
+
+def test_pickle_and_export_are_small(tmp_path):
+    "In the middle of a fit and after it; the exported learner trains on"
+    learn = learner(model=nn.Sequential(Flatten(), nn.Linear(64,2000), nn.ReLU(), nn.Linear(2000,10))) # 600 kB of weights
+    size = lambda est: len(pickle.dumps({k:v for k,v in est.__getstate__().items() if k!='learn'}))
+    sizes,ests = [],[HessianFreeLR(every=1, n_coords=None), Probe('probe', every=2)]
+    class Watch(Callback):
+        run_valid = False
+        def after_batch(self): sizes.extend(map(size, ests))
+    fit(learn, 2, lr=.05, cbs=ests+[Watch()])
+    assert max(sizes+[size(e) for e in ests]) < 20_000
+    for est in ests: pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(est)).estimates, est.estimates)
+    sizes = []
+    for cbs in ([], [HessianFreeLR(every=1)]):
+        learn = learner(cbs=cbs); learn.path = tmp_path
+        fit(learn, 2, lr=.05)
+        learn.dls = Datasets(range(64), [[_image],[_label]]).dataloaders(bs=32, device='cpu') # these can be exported
+        learn.export()
+        sizes.append((tmp_path/'export.pkl').stat().st_size)
+    assert sizes[1]-sizes[0] < 20_000
+    back = load_learner(tmp_path/'export.pkl')
+    pd.testing.assert_frame_equal(back.hessian_free_lr.estimates, learn.hessian_free_lr.estimates)
+    back.dls = dls()
+    assert len(fit(back, 1, lr=.05).hessian_free_lr.estimates)==9
+
+def test_validate_in_between_changes_nothing():
+    runs = []
+    class ValidateNow(Callback):
+        run_valid = False
+        def after_batch(self):
+            if self.iter==4:
+                with undisturbed_iter(self.learn): self.learn.validate()
+    from contextlib import contextmanager
+    @contextmanager
+    def undisturbed_iter(learn):
+        was = {k:getattr(learn, k) for k in ('training','dl','xb','yb','pred','loss','iter','n_iter','epoch','train_iter','pct_train')}
+        yield
+        for k,v in was.items(): setattr(learn, k, v)
+        learn.model.train()
+    for cbs in ([], [ValidateNow()]):
+        est = HessianFreeLR(every=1)
+        set_seed(0)
+        fit(learner(partial(SGD, mom=.9), model=Net(0.)), 2, lr=.02, cbs=[est]+cbs)
+        runs.append(est.estimates)
+    pd.testing.assert_frame_equal(*runs)
+    learn = learner(cbs=HessianFreeLR(every=1))
+    fit(learn, 2, lr=.02)
+    df = learn.hessian_free_lr.estimates
+    with learn.no_bar(): learn.validate(); learn.get_preds()
+    pd.testing.assert_frame_equal(learn.hessian_free_lr.estimates, df)
+
+def test_resume_goes_on_and_a_new_fit_starts_anew():
+    class Stop(Callback):
+        order = 99
+        def after_epoch(self):
+            if self.epoch==1: raise CancelFitException
+    est = HessianFreeLR(every=1)
+    learn = learner(cbs=est)
+    fit(learn, 4, lr=.02, cbs=Stop())
+    assert est.estimates.step.max()==19
+    fit(learn, 4, lr=.02, start_epoch=2)
+    assert est.estimates.step.tolist() == list(range(1,20)) + list(range(21,40)) # no pair across the interruption
+    fit(learn, 1, lr=.02)
+    assert est.estimates.step.tolist() == list(range(1,10))
+
+def test_unfreezing_in_the_middle():
+    class UnfreezeLater(Callback):
+        def before_epoch(self):
+            if self.epoch==1: self.learn.unfreeze()
+    est = HessianFreeLR(every=1, by_layer=True, n_coords=None)
+    learn = learner(splitter=split2); learn.freeze()
+    fit(learn, 2, lr=.02, cbs=[est,UnfreezeLater()])
+    layers = est.estimates.groupby('step').layer.agg(list)
+    assert 'body.0.weight' not in layers[5] and 'body.0.weight' in layers[15] and 'head.2.weight' in layers[5]
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16,torch.float16])
+@pytest.mark.parametrize('mode', ['paper','secant','probe'])
+def test_half_precision_parameters_are_refused(dtype, mode):
+    learn = learner(model=nn.Sequential(Flatten(), nn.Linear(64,10)).to(dtype))
+    with pytest.raises(ValueError, match='rounding'): fit(learn, 1, cbs=HessianFreeLR(mode))
+    with pytest.raises(ValueError, match='rounding'): learn.curvature_lr()
+
+@pytest.mark.parametrize('opt', [Adam, RMSProp, RAdam, Lamb, Larc, partial(OptimWrapper, opt=torch.optim.AdamW), partial(OptimWrapper, opt=torch.optim.Adadelta)])
+def test_paper_mode_refuses_what_is_not_sgd(opt):
+    learn = learner(opt)
+    with pytest.raises(ValueError, match="mode='probe'"): fit(learn, 1, cbs=HessianFreeLR())
+    fit(learn, 1, lr=1e-3, cbs=HessianFreeLR('probe', every=2))
+
+def test_arguments_are_refused_before_anything_starts():
+    for kw in (dict(mode='x'), dict(every=0), dict(every=1.5), dict(alpha=0), dict(alpha=2.), dict(n_coords=0), dict(by_layer='tensor'), dict(params='x'),
+               dict(smoothing='x'), dict(mode='probe', params='all')):
+        with pytest.raises(ValueError, match=f'{list(kw)[-1]}='): HessianFreeLR(**kw)
+    learn = learner()
+    for kw in (dict(n_batches=1), dict(n_batches=2.5), dict(rel_step=0.), dict(rel_step=2.)):
+        with pytest.raises(ValueError, match=f'{list(kw)[0]}='): learn.curvature_lr(**kw)
+
+def test_lr_find_is_left_alone():
+    est = HessianFreeLR(every=1)
+    learn = learner(cbs=est)
+    fit(learn, 1, lr=.02); df = est.estimates
+    with learn.no_bar(), learn.no_logging(): learn.lr_find(show_plot=False)
+    pd.testing.assert_frame_equal(est.estimates, df)
+
+# --- curvature_lr
+
+@pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), Adam, _nesterov])
+def test_curvature_lr_disturbs_nothing(opt):
+    learn = learner(opt)
+    fit(learn, 1, lr=.01)
+    before,losses = state(learn),learn.recorder.losses
+    rng = [copy.deepcopy(dl.rng.getstate()) for dl in learn.dls]
+    c = learn.curvature_lr(4)
+    assert state(learn)==before and [dl.rng.getstate() for dl in learn.dls]==rng and learn.recorder.losses==losses
+    assert repr(c) and len(c.table())==2 and len(c.by_batch)==4
+
+def test_curvature_lr_of_a_noisy_quadratic():
+    "Loss w'Aw/2 + b'w with a fresh b for each mini-batch: the best step for the expected loss is |g|^2/(g'Ag + tr(AS)), slopes and curvatures known"
+    A = torch.diag(torch.linspace(1, 10, 50))
+    class Bowl(Module):
+        def __init__(self): self.w = nn.Parameter(torch.ones(50))
+        def forward(self, b): return (self.w@A@self.w)/2 + (b@self.w).mean()
+    set_seed(0)
+    b = 3*torch.randn(4000,50)
+    dls = DataLoaders.from_dsets([(o,0) for o in b], [(b[0],0)], bs=10, shuffle=True, device='cpu', num_workers=0)
+    c = Learner(dls, Bowl(), loss_func=lambda p,y: p, opt_func=SGD).curvature_lr(200)
+    g,S = A@torch.ones(50),9/10*torch.eye(50)
+    expected = ((g@g)/(g@A@g + (A@S).trace())).item()
+    assert c.lr==pytest.approx(expected, rel=.03) and c.interval[0]<expected<c.interval[1]
+    same = ((g@g+S.trace())/(g@A@g + (A@S).trace())).item()
+    assert c.secant==pytest.approx(same, rel=.03)
+
+def test_curvature_lr_needs_two_batches():
+    with pytest.raises(ValueError, match='only one'): learner(bs=320).curvature_lr()
+
+# --- curvature_lr_find
+
+@pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), Adam, _nesterov])
+def test_the_finder_disturbs_nothing(opt):
+    learn = learner(opt, cbs=[GradientAccumulation(64)])
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, lr=.01)
+    before,losses,values = state(learn),learn.recorder.losses,learn.recorder.values
+    cbs = list(learn.cbs)
+    f = learn.curvature_lr_find(n_steps=60, every=1 if opt is SGD else 2)
+    assert state(learn)==before and learn.recorder.losses is losses and learn.recorder.values is values and list(learn.cbs)==cbs
+    assert not hasattr(learn, 'lr_finder') and len(f.estimates)>5 and repr(f)
+
+@pytest.mark.parametrize('lam', [.5, 5., 50.])
+def test_the_finder_meets_the_inverse_curvature(lam):
+    "Without noise a quadratic's steps overshoot beyond 1/lam, wherever the ramp starts"
+    class Bowl(Module):
+        def __init__(self): self.w = nn.Parameter(torch.tensor([1e3]))
+        def forward(self, x): return lam*self.w.square().sum()/2 + 0*x.sum()
+    dls = DataLoaders.from_dsets([(torch.zeros(1),0)]*8, [(torch.zeros(1),0)], bs=2, device='cpu', num_workers=0)
+    learn = Learner(dls, Bowl(), loss_func=lambda p,y: p, opt_func=SGD)
+    for lr_min in (1e-4,1e-3):
+        f = learn.curvature_lr_find(lr_min=lr_min)
+        assert f.lr==pytest.approx(1/lam, rel=.1)
+        assert f.estimates.lr.max() < 2/lam # it stopped there
+
+def test_the_finder_says_why_it_found_nothing():
+    f = learner().curvature_lr_find(lr_max=1e-3, n_steps=20)
+    assert f.lr is None and not f.informative and 'not raised far enough' in repr(f)
+    learn = learner(); loss = learn.loss_func; n = [0]
+    def nan(p, y): n[0] += 1; return loss(p, y)*(math.nan if n[0]>12 else 1.)
+    learn.loss_func = nan
+    f = learn.curvature_lr_find()
+    assert f.lr is None and 'not finite' in repr(f)
+    for kw in (dict(lr_min=0.), dict(lr_max=1e-9), dict(n_steps=3), dict(every=0), dict(alpha=0.)):
+        with pytest.raises(ValueError, match=f'{list(kw)[0]}='): learner().curvature_lr_find(**kw)
+
+def test_plots_and_reprs():
+    import matplotlib; matplotlib.use('Agg')
+    for kw in (dict(every=2), dict(mode='probe', every=2), dict(every=2, by_layer=True)):
+        est = HessianFreeLR(**kw)
+        assert repr(est).startswith('HessianFreeLR(mode=')
+        with pytest.raises(ValueError, match='no estimate'): est.plot()
+        fit(learner(), 2, lr=.05, cbs=est)
+        assert est.plot().get_ylabel()=='learning rate' and repr(est)
+    assert learner().curvature_lr(3).plot().get_xscale()=='log' and learner().curvature_lr_find().plot().get_yscale()=='log'
