@@ -1,7 +1,7 @@
 """What `import superconv_fastai.all` adds to fastai.basics and fastai.callback.all: medians over fresh processes, alternating.
 
 Writes results/imports.json."""
-import argparse, subprocess, sys
+import argparse, os, subprocess, sys
 import numpy as np
 from common import save_results
 
@@ -12,6 +12,9 @@ if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--repeats', type=int, default=10)
     args = p.parse_args()
-    ms = [1000*float(subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True).stdout) for _ in range(args.repeats)]
+    env = {k:v for k,v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'} # as installed: with bytecode
+    run = lambda: subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True, capture_output=True, text=True, env=env).stdout
+    run()
+    ms = [1000*float(run()) for _ in range(args.repeats)]
     print(f'import superconv_fastai.all after fastai: {np.median(ms):.1f} ms (median of {args.repeats} processes)')
     save_results('imports', dict(repeats=args.repeats, added_ms=np.median(ms)))

@@ -11,7 +11,6 @@ __all__ = ['hessian_free_lr', 'noise_floor', 'HessianFreeLR', 'CurvatureLR', 'LR
 import math, warnings
 from contextlib import contextmanager, nullcontext
 import numpy as np, pandas as pd, torch
-from scipy.stats import t as student
 from fastai.basics import *
 from .core import *
 from .state import undisturbed,_global_rngs
@@ -263,6 +262,7 @@ def _probe(learn, ps, before):
 # %% ../nbs/curvature.ipynb #f9ce9af1
 def _ewm(x, alpha):
     "Exponentially weighted mean, and the lower end of its 95 % interval, from the spread of what it averages (Student's t)"
+    from scipy.stats import t as student # slow to import
     e,n = x.ewm(alpha=alpha),np.arange(1, len(x)+1)
     w1,w2 = (1-(1-alpha)**n)/alpha, (1-(1-alpha)**(2*n))/(1-(1-alpha)**2)
     return e.mean(), e.mean() - student.ppf(.975, np.maximum(w1**2/w2-1, 1e-3))*np.sqrt(e.var()*w2)/w1
