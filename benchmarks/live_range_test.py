@@ -1,7 +1,8 @@
 """Does the verdict of `lr_range_test` agree with training? Small networks on digits, Fashion-MNIST and CIFAR-10.
 
-For each network: the range test as a user would run it (a re-run with its own advice when it cannot tell), with both ways to evaluate BatchNorm;
+For each network: a range test (and re-runs with its own advice if it cannot tell), with both ways to evaluate BatchNorm;
 a fit with the better of two small constant LRs (0.01 and 0.03); `fit_superconv` at the LR that the test recommends, and at LR 1, in the same number of epochs.
+All fits are long enough for the cycle to reach its LR no faster than the test did (`RangeTest.min_steps`).
 The folder with the data (`fashion_mnist/*.gz`, `cifar10_subset.npz`) is taken from SUPERCONV_DATA; without it only digits run.
 
 Writes results/live_range_test.json. About 25 minutes on one core."""
@@ -59,11 +60,11 @@ def mlp(n, depth=4, w=100):
     layers = [nn.Linear(n, w), nn.ReLU()] + [o for _ in range(depth-2) for o in (nn.Linear(w, w), nn.ReLU())]
     return he_init(nn.Sequential(nn.Flatten(), *layers, nn.Linear(w, 10)))
 
-networks = { # data: (epochs, batch size, networks)
-    'digits': (16, 64, {'ResNet-8':lambda: resnet(1), 'plain 6 conv, BatchNorm':lambda: plain(1), 'ResNet-8 without BatchNorm':lambda: resnet(1, bn=False),
+networks = { # data: (epochs, batch size, steps of the test (None: its default, 200 here), networks)
+    'digits': (16, 64, None, {'ResNet-8':lambda: resnet(1), 'plain 6 conv, BatchNorm':lambda: plain(1), 'ResNet-8 without BatchNorm':lambda: resnet(1, bn=False),
                         'plain 6 conv':lambda: plain(1, bn=False), 'MLP, 4 layers':lambda: mlp(64)}),
-    'Fashion-MNIST': (5, 64, {'ResNet-8':lambda: resnet(1), 'plain 6 conv':lambda: plain(1, bn=False), 'MLP, 4 layers':lambda: mlp(196)}),
-    'CIFAR-10': (6, 64, {'ResNet-8':lambda: resnet(3), 'plain 6 conv, BatchNorm':lambda: plain(3), 'ResNet-8 without BatchNorm':lambda: resnet(3, bn=False)}),
+    'Fashion-MNIST': (8, 64, None, {'ResNet-8':lambda: resnet(1), 'plain 6 conv, BatchNorm':lambda: plain(1), 'plain 6 conv':lambda: plain(1, bn=False), 'MLP, 4 layers':lambda: mlp(196)}),
+    'CIFAR-10': (10, 64, 780, {'ResNet-8':lambda: resnet(3), 'ResNet-8 without BatchNorm':lambda: resnet(3, bn=False)}),
 }
 
 def learner(data, net, bs, seed):
@@ -90,18 +91,17 @@ def range_test(make, **kwargs):
         kw = {k:v for k,v in res.rerun.items() if k in ('lr_max','n_steps')} | ({'n_steps':kw['n_steps']} if 'n_steps' in kw and 'n_steps' not in res.rerun else {})
     return res,calls
 
-def study(data, net, epochs, bs, seeds, small_lrs=(.01,.03)):
+def study(data, net, epochs, bs, n_steps, seeds, small_lrs=(.01,.03)):
     def make(seed): return learner(data, net, bs, seed)
     row = dict(params=sum(p.numel() for p in net().parameters()))
-    for bn_stats in ('batch','running'):
-        res,calls = range_test(make, bn_stats=bn_stats)
+    for bn_stats in ('running','batch'): # the last one, the default, is the one that counts
+        res,calls = range_test(make, bn_stats=bn_stats, n_steps=n_steps)
         row[bn_stats] = dict(feasible=res.verdict.feasible, lr_max=res.lr_max, tests=calls)
-        if not any('BatchNorm' in type(m).__name__ for m in net().modules()): row['running'] = row['batch']; break
-    lr_max = row['batch']['lr_max']
+    if res.min_steps: epochs = max(epochs, math.ceil(res.min_steps/len(make(0).dls.train)))
     small = {lr: accuracies(make, lambda l: l.fit(epochs, lr), seeds) for lr in small_lrs}
     best = max(small, key=lambda lr: np.mean(small[lr]))
-    row.update(small=small, small_lr=best, small_acc=small[best])
-    row['superconv'] = lr_max and accuracies(make, lambda l: l.fit_superconv(epochs, lr_max), seeds)
+    row.update(epochs=epochs, small=small, small_lr=best, small_acc=small[best])
+    row['superconv'] = res.lr_max and accuracies(make, lambda l: l.fit_superconv(epochs, res.lr_max), seeds)
     row['at_1'] = accuracies(make, lambda l: l.fit_superconv(epochs, 1.), seeds)
     return row
 
@@ -115,9 +115,9 @@ if __name__ == '__main__':
     for name in args.data:
         if name!='digits' and not root: print(f'{name}: set SUPERCONV_DATA'); continue
         data = (digits('train'),digits('test')) if name=='digits' else (fashion if name=='Fashion-MNIST' else cifar)(Path(root))
-        epochs,bs,nets = networks[name]
+        epochs,bs,n_steps,nets = networks[name]
         for label,net in nets.items():
-            row = dict(data=name, net=label, epochs=epochs, **study(data, net, epochs, bs, args.seeds))
+            row = dict(data=name, net=label, **study(data, net, epochs, bs, n_steps, args.seeds))
             rows.append(row)
             says = {True:'can', False:'cannot', None:'cannot tell'}
             print(f"{name:14s} {label:27s} batch: {says[row['batch']['feasible']]:11s} running: {says[row['running']['feasible']]:11s} lr_max {row['batch']['lr_max'] or math.nan:.3g}"

@@ -25,10 +25,13 @@ from .core import *
 from .schedule import OneCycleScheduler, plan_steps
 from .state import undisturbed
 
-# %% ../nbs/range_test.ipynb #a8dfe131
+# %% ../nbs/range_test.ipynb #3adc3662
 def _noise(y):
     "Standard deviation of the noise on `y`, from its second differences: a line, or a few jumps, do not count"
-    return float(np.median(np.abs(np.diff(y, 2))))/.6745/math.sqrt(6) if len(y)>3 else 0.
+    if len(y)<4: return 0.
+    d = np.abs(np.diff(y, 2))
+    if not np.median(d) and (d>0).sum()>8: d = d[d>0] # a constant with more jumps than a plateau has
+    return float(np.median(d))/.6745/math.sqrt(6)
 
 def _segment(y):
     "First and last index of the contiguous segment of `y` with the largest sum"
@@ -56,12 +59,12 @@ def _plateau(y, start, tol=.1):
         seg,level = new,float(y[new[0]:new[1]+1].mean())
     return *seg,level
 
-# %% ../nbs/range_test.ipynb #eeaa2e18
+# %% ../nbs/range_test.ipynb #ea2eae78
 @dataclass
 class Verdict:
     "What an LR range test says"
     feasible:bool # Can it super-converge? `None`: cannot tell
-    lr_max:float # Largest LR at which the score is still at its peak, and at most half the LR of a collapse; `None` if nothing was learned
+    lr_max:float # Largest LR at which the score is still at its peak, and at most half the LR of a collapse, or the last one; `None` if nothing was learned
     plateau:tuple # LRs between which the score stays at its plateau; `None` if there is none
     reason:str # Why, with its numbers
     rerun:dict = None # What to run instead if it cannot tell: `lr_max`, `n_evals`, and how many `times_n_steps` and `times_n_valid`
@@ -88,7 +91,9 @@ def _unstable(losses):
     end = _segment(better)[1]+1
     return end if better[end:].sum() <= -1 else len(loss)
 
-# %% ../nbs/range_test.ipynb #6023a6ac
+# %% ../nbs/range_test.ipynb #e63d6311
+_twice = 10/math.sqrt(2) # what a decade of LRs measures in half the steps
+
 def _curve(lrs, scores, losses, lower_is_better):
     "Checked arrays without gaps, larger is better; and the LR at which the run diverged, or `None`"
     x,y = np.asarray(lrs, dtype=np.float64),np.asarray(scores, dtype=np.float64)
@@ -101,57 +106,72 @@ def _curve(lrs, scores, losses, lower_is_better):
     diverged = float(x[n]) if n<len(x) else None
     return x[ok],(-y if lower_is_better else y)[ok],loss if loss is None else loss[ok],diverged
 
+def _fate(tail, level, error):
+    "What follows a plateau of this `level`: 'collapses', 'may collapse', 'falls' or 'lasts', and the share of the level that is left at worst"
+    if not len(tail): return 'lasts',1.
+    m = np.arange(len(tail), 0, -1)
+    rest = tail[::-1].cumsum()[::-1]/m # mean from each point to the end
+    def sure(part): return (rest+error/np.sqrt(m) < part*level).any()
+    return 'collapses' if sure(.5) else 'may collapse' if (rest<level/2).any() else 'falls' if sure(.9) else 'lasts', float(rest.min())/level
+
 def verdict(
     lrs, # LRs at which the score was measured, rising linearly from (nearly) 0; the first one on the untrained network. `(n,)`
     scores, # Held-out score at each LR, in any unit; values that are not finite at the end mean that the run diverged. `(n,)`
     losses=None, # Held-out losses, if known: extra evidence. `(n,)`
     lower_is_better:bool=False, # Are these scores errors?
-    name:str='score' # What to call the score in the reason
+    name:str='score', # What to call the score in the reason
+    noise:float=0. # Standard error of a score as an estimate of the true one, if known. In the unit of `scores`
 ) -> Verdict:
     "Can the network of this LR range test super-converge, and how large may the LR be?"
     x,y,losses,diverged = _curve(lrs, scores, losses, lower_is_better)
+    noise = real('noise', noise, 'a finite number >= 0', lambda v: v>=0)
     n,what = len(y),f'the {name}'
     def unknown(reason, lr_max=None, plateau=None, rerun_lr=None, **rerun):
         return Verdict(None, lr_max, plateau, reason, rerun if rerun_lr is None else {'lr_max':float(f'{rerun_lr:.2g}'), **rerun})
     if n<4:
         if diverged: return unknown(f'the run diverged at LR {diverged:.3g}, after {n} evaluations', rerun_lr=diverged)
         return unknown(f'{n} evaluations are too few to see a plateau', n_evals=20)
-    noise,z,zero = _noise(y),math.sqrt(2*math.log(n))*(1+5/n),y[0]
-    y = np.maximum(y-zero, 0) # worse than untrained is untrained
-    peak = _reached(_despike(y), z*noise)
-    if peak <= max(z*noise, 1e-9*abs(zero)):
-        if diverged: return unknown(f'the run diverged at LR {diverged:.3g} before {what} had changed by more than its noise', rerun_lr=diverged)
-        why = f'{what} does not change by more than its noise ({noise:.2g})'
-        late = y[n//2:]
-        if late.mean() > z*noise/math.sqrt(len(late)): return unknown(why, times_n_valid=4, times_n_steps=2)
-        return unknown(f'{why}, or too shortly: an LR that stopped the training at once, or too few steps', rerun_lr=x[-1]/10, times_n_steps=2)
 
-    a,b,level = _plateau(y, peak)
-    lo,hi,top = float(x[a] or x[1]),float(x[b]),float(x[_segment(y-peak)[1]])
-    before = float((x[a]+x[a-1])/2) if a else float(x[0] or x[1]/2) # the plateau may have begun between two evaluations
-    held = f'{what} holds {(zero+level)*(-1 if lower_is_better else 1):.3g} from LR {lo:.3g} to {hi:.3g}, {hi/lo:.2g} times as much'
-    tail = y[b+1:]
-    m = np.arange(len(tail), 0, -1)
-    falls = tail[::-1].cumsum()[::-1]/m # mean from each point to the end
-    low = falls < level/2
-    collapsed = diverged is not None or bool((falls + z*noise/np.sqrt(m) < level/2).any())
-    if collapsed or low.any():
-        at = float(x[b+1+_segment(level/2-tail)[0]]) if low.any() else diverged
-        how = f'collapses at {at:.3g} (to {100*falls.min()/level:.0f} % of what was learned)' if low.any() else f'diverges at {at:.3g}'
-        lr_max = min(top, at/2)
-        if hi/lo >= 10: return Verdict(True, lr_max, (lo,hi), f'{held}, before it {how}')
-        if not collapsed: return unknown(f'{held}, and may have begun to collapse', lr_max, (lo,hi), rerun_lr=1.5*x[-1])
-        if hi/before < 10: return Verdict(False, lr_max, (lo,hi), f'{held} where a cycle needs 10, and {how}')
-        return unknown(f'{held}, and {how}, but the plateau may begin earlier than it was measured', lr_max, (lo,hi), rerun_lr=1.25*at, times_n_steps=2)
-    end = n if losses is None else _unstable(losses)
-    if end < n: hi = min(hi, float(x[end]))
-    r = hi/lo
-    if r >= 5: return Verdict(True, min(top, hi), (lo,hi), f'{held}, and does not collapse')
-    if end < n: return unknown(f'{held}, but from {x[end]:.3g} on the held-out loss is worse than untrained', min(top, hi), (lo,hi), rerun_lr=2*x[-1])
-    more = min(4., max(1.5, 5/r)) # the plateau begins at an LR that goes with sqrt(lr_max/n_steps)
-    return unknown(f'{held}, and the sweep ends before anything happens', top, (lo,hi), rerun_lr=more*x[-1], times_n_steps=more)
+    error,zero = math.sqrt(2*math.log(n))*(1+5/n)*_noise(y),y[0]
+    least = max(error, 3*noise, 1e-9*abs(zero))
+    better,worse = np.maximum(y-zero, 0),np.maximum(zero-y, 0)
+    peak = _reached(_despike(better), error)
+    if peak <= least:
+        if diverged: return unknown(f'the run diverged at LR {diverged:.3g} before {what} had changed by more than its noise', rerun_lr=1.5*diverged, times_n_steps=2)
+        if _reached(_despike(worse), error) > least:
+            return unknown(f'{what} only gets worse than before the first step: the network is trained already (test a fresh one), or all LRs are too large', rerun_lr=x[-1]/10)
+        why = f'{what} does not change by more than its noise ({least:.2g})'
+        if better[n//2:].mean() > error/math.sqrt(n-n//2) > 0: return unknown(why, times_n_valid=4, times_n_steps=2)
+        best = int(np.nanargmin(losses)) if losses is not None and np.isfinite(losses).any() else int(y.argmax())
+        return unknown(f'{why}, or too shortly: an LR that stopped the training at once, or too few steps', rerun_lr=min(3*x[min(best+1, n-1)], x[-1]/3), times_n_steps=2)
 
-# %% ../nbs/range_test.ipynb #b7d9a387
+    a,b,level = _plateau(better, peak)
+    lo,hi,top = float(x[a] or x[1]),float(x[b]),float(x[_segment(better-peak)[1]])
+    fate,left = _fate(better[b+1:], level, error)
+    unstable = n
+    if diverged: fate = 'collapses'
+    elif fate=='lasts' and losses is not None:
+        unstable = _unstable(losses)
+        if unstable < n: hi = max(lo, min(hi, float(x[unstable])))
+    r,end,lost = hi/lo,float(x[-1]),f'(to {100*left:.0f} % of what was learned)'
+    if fate in ('collapses','may collapse'):
+        end = float(x[b+1+_segment(level/2-better[b+1:])[0]]) if left<.5 else diverged
+        then = f'diverges at {end:.3g}' if left>=.5 else f'{fate} at {end:.3g} {lost}'
+    elif fate=='falls': then = f'falls {lost}'
+    elif unstable<n: then = f'from {x[unstable]:.3g} on the held-out loss is worse than untrained'
+    else: then = 'does not collapse' if r>=_twice else 'the LRs end there'
+    lr_max = min(top, hi, end/2)
+    held = f'{what} holds {(zero+level)*(-1 if lower_is_better else 1):.3g} from LR {lo:.3g} to {hi:.3g}, a factor of {r:.2g}'
+    if r>=10 or r>=_twice and fate=='lasts' and unstable==n: return Verdict(True, lr_max, (lo,hi), f'{held}, and {then}')
+    reason = f'{held} where one cycle needs 10, and {then}'
+    before = float(x[a]+x[a-1])/2 if a else lo/2 # the plateau may have begun between two evaluations
+    if fate=='collapses' and r < _twice and hi/before < 10: return Verdict(False, lr_max, (lo,hi), reason)
+    slower = min(4., max(1.5, (10/r)**2))
+    if fate in ('collapses','falls'): return unknown(reason, lr_max, (lo,hi), rerun_lr=1.25*(hi if fate=='falls' else end), times_n_steps=slower)
+    further = 1.5 if fate=='may collapse' else min(4., max(1.5, _twice/r))
+    return unknown(reason, lr_max, (lo,hi), rerun_lr=further*x[-1], times_n_steps=further)
+
+# %% ../nbs/range_test.ipynb #7c158eff
 _errors = {'loss','error','err','mse','rmse','mae','msle','rmspe','mape','perplexity','wer','cer','brier','distance','deviance','nll','bpc'}
 
 def _is_error(name): return not _errors.isdisjoint(name.lower().split('_'))
@@ -162,6 +182,7 @@ def _metric(learn, metric):
     if isinstance(metric, str):
         known = {'loss':AvgLoss(), **{m.name:m for m in learn.metrics}}
         metric = known[choice('metric', metric, list(known))]
+    if not (callable(metric) or isinstance(metric, Metric)): refuse('metric', metric, 'None, the name of a metric of the learner, or a metric')
     metric = mk_metric(metric)
     return metric, metric.name, _is_error(metric.name)
 
@@ -191,7 +212,7 @@ def _n_items(dl):
         except (AttributeError, TypeError): n = math.inf
     return n
 
-# %% ../nbs/range_test.ipynb #0c16d7bf
+# %% ../nbs/range_test.ipynb #60c73ffc
 class _Sweep(Callback):
     "Train with an LR that rises with each optimizer step, and evaluate on the way"
     name,order = 'lr_finder',1000 # the name that silences trackers; after all others, when autocast is closed and the batch is done
@@ -234,7 +255,7 @@ class _Sweep(Callback):
         self.mean_loss = loss if self.mean_loss is None else .9*self.mean_loss + .1*loss
         self.step_losses.append(loss)
         done,first = len(self.step_losses),self.step_losses[0]
-        if self.stop_div and self.mean_loss-first > 9*abs(first): self.diverge()
+        if self.stop_div and self.mean_loss-first > 9*max(abs(first), 1): self.diverge() # at least 1: a trained network's first loss is no scale
         if done in self.due: self.evaluate()
         if self.bar: self.bar.update(done)
         if done+1 == len(self.lrs): raise CancelFitException()
@@ -253,12 +274,13 @@ class _Sweep(Callback):
         learn,done,score,loss = self.learn,len(self.step_losses),math.nan,math.nan
         if self.batches:
             was,flags = dict(vars(learn)),[(m, m.training, getattr(m, 'track_running_stats', None)) for m in learn.model.modules()]
+            live = {m for m,training,_ in flags if training} # not those that are frozen in training
             try:
                 learn.dl = learn.dls.valid
                 learn('before_validate')
                 if self.batch_stats:
                     for m in learn.model.modules():
-                        if isinstance(m, nn.modules.batchnorm._BatchNorm): m.training,m.track_running_stats = True,False
+                        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m in live: m.training,m.track_running_stats = True,False
                 for m in (self.valid_loss, self.metric): m.reset()
                 learn.n_iter = len(self.batches)
                 with torch.no_grad():
@@ -274,10 +296,10 @@ class _Sweep(Callback):
         self.rows.append((done, self.lrs[done], score, loss, sum(since)/len(since) if since else math.nan, self.mean_loss))
         if self.bar: self.bar.comment = f'LR {self.lrs[done]:.3g}, {self.metric.name} {score:.4g}'
 
-# %% ../nbs/range_test.ipynb #bacb9e06
+# %% ../nbs/range_test.ipynb #621d3cd6
 class RangeTest:
     "What an LR range test measured, and its verdict"
-    def __init__(self, lrs, scores, train_losses, valid_losses, metric, lower_is_better, diverged=None, step_lrs=(), step_losses=(), settings=None, notes=()):
+    def __init__(self, lrs, scores, train_losses, valid_losses, metric, lower_is_better, diverged=None, step_lrs=(), step_losses=(), settings=None, notes=(), noise=0.):
         self.lrs,self.scores = lrs,scores # LR and held-out score of each evaluation, the first one untrained. `(n,)`
         self.train_losses,self.valid_losses = train_losses,valid_losses # mean training loss since the previous evaluation, held-out loss. `(n,)`
         self.metric,self.lower_is_better = metric,lower_is_better # name of the score, and its direction
@@ -286,12 +308,18 @@ class RangeTest:
         self.settings,self.notes = settings or {},list(notes) # what was chosen; what a reader should know
         x,y,l = lrs,scores,valid_losses
         if diverged is not None and diverged > x[-1]: x,y,l = (np.append(a, v) for a,v in ((x, diverged), (y, np.nan), (l, np.nan)))
-        self.verdict = verdict(x, y, None if np.isnan(l).all() else l, lower_is_better, metric)
+        self.verdict = verdict(x, y, None if np.isnan(l).all() else l, lower_is_better, metric, noise)
 
     @property
     def lr_max(self): return self.verdict.lr_max
     @property
     def lr_min(self): return self.verdict.lr_min
+
+    @property
+    def min_steps(self):
+        "Steps that one cycle up to `lr_max` needs so that its LR rises no faster than it did in the test"
+        if self.lr_max is None or not len(self.step_lrs): return None
+        return math.ceil(round(2*self.lr_max*len(self.step_lrs)/(self.step_lrs[-1]-self.lrs[0]), 6))
 
     def table(self):
         "One row for each evaluation"
@@ -306,15 +334,15 @@ class RangeTest:
     def __repr__(self):
         v,s = self.verdict,self.settings
         how = ', '.join(f'{k}={v}' for k,v in s.items())
-        use = '' if v.lr_max is None else f': lr_max={v.lr_max:.3g}, lr_min={v.lr_min:.3g}'
+        use = '' if v.lr_max is None else f': lr_max={v.lr_max:.3g}, lr_min={v.lr_min:.3g}' + (f', in {self.min_steps} steps or more' if self.min_steps else '')
         return f"{v.word[0].upper()+v.word[1:]}{use} ({how})\n" + '. '.join(o for o in (v.reason[0].upper()+v.reason[1:], v.advice, *self.notes) if o)
 
     def _repr_html_(self):
         head,text = repr(self).split('\n', 1)
         return f'<b>{escape(head)}</b><br>{escape(text)}'
 
-# %% ../nbs/range_test.ipynb #1983971d
-def _words(v): return fill(f'{v.word[0].upper()}{v.word[1:]}: {v.reason}', 95)
+# %% ../nbs/range_test.ipynb #d8485f92
+def _words(v, ax): return fill(f'{v.word[0].upper()}{v.word[1:]}: {v.reason}', int(ax.bbox.width*72/ax.figure.dpi/4.4))
 
 @patch
 def plot(self:RangeTest,
@@ -339,7 +367,7 @@ def plot(self:RangeTest,
         if self.diverged is not None:
             ax.axvline(self.diverged, color=colors[3], lw=1.2)
             ax.annotate('diverged', (self.diverged, .5), xycoords=('data','axes fraction'), xytext=(-4,0), textcoords='offset points', ha='right', color=colors[3], fontsize=9)
-        ax.set_title(_words(v), fontsize=9, loc='left')
+        ax.set_title(_words(v, ax), fontsize=9, loc='left')
         if below is None: ax.set_xlabel('learning rate'); return ax
         losses = [(y[ok], self.lrs[ok], name, c) for y,name,c in ((self.valid_losses,'held-out',colors[0]), (self.train_losses,'training',colors[4]))
                   for ok in [np.isfinite(y) & (y>0)] if ok.any()]
@@ -350,15 +378,15 @@ def plot(self:RangeTest,
         below.set(xlabel='learning rate', ylabel='loss')
     return ax,below
 
-# %% ../nbs/range_test.ipynb #9a381454
+# %% ../nbs/range_test.ipynb #abfb1847
 def _how_much(n_steps, n_evals, n_valid, items, available):
     "Evaluations, and items in each, that cost no more forward passes than a third of the training. `items` in an optimizer step"
     budget,available = n_steps*items,max(available, 1)
     if n_evals is None: n_evals = min(n_steps, max(20, min(60, budget//min(available, n_valid or 400))))
-    if n_valid is None: n_valid = max(1, budget//n_evals)
+    if n_valid is None: n_valid = min(2000, max(1, budget//n_evals)) # they stay in memory, and more than 2,000 add little
     return int(n_evals), int(min(n_valid, available))
 
-# %% ../nbs/range_test.ipynb #5e840272
+# %% ../nbs/range_test.ipynb #918a02e6
 _watch = Recorder.order # callbacks from here on only watch or steer
 
 @patch
@@ -385,6 +413,9 @@ def lr_range_test(self:Learner,
     if mom is not None: mom = real('mom', mom, 'None or a number in [0, 1)', lambda v: 0<=v<1)
     if wd is not None: wd = real('wd', wd, 'None or a finite number >= 0', lambda v: v>=0)
     choice('bn_stats', bn_stats, ('running','batch'))
+    if stop_div not in (True,False): refuse('stop_div', stop_div, 'True or False')
+    if lower_is_better not in (None,True,False): refuse('lower_is_better', lower_is_better, 'None, True or False')
+    if state_file is not None: state_file = new_file('state_file', state_file)
     metric,name,error = _metric(self, metric)
     if lower_is_better is not None: error = bool(lower_is_better)
 
@@ -398,12 +429,12 @@ def lr_range_test(self:Learner,
     if given is None and bs and n_valid > bs: n_valid -= n_valid%bs
     lrs = lr_min + (lr_max-lr_min)*np.arange(n_steps+1)/n_steps
     due = set(np.linspace(0, n_steps, n_evals+1).round().astype(int).tolist())
-    bar = progress_bar(range(n_steps), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
-    if bar: bar.update(0)
-
     with undisturbed(self, state_file):
         batches = _held_out(valid, n_valid) if _n_items(valid) else []
-        if bn_stats=='batch' and len(batches)>1 and find_bs(batches[-1])==1: batches.pop() # one item has no batch statistics
+        if bn_stats=='batch' and len(batches)>1 and 2*find_bs(batches[-1]) < find_bs(batches[0]): batches.pop() # few items have poor statistics
+        if bn_stats=='batch' and batches and find_bs(batches[0])==1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules()):
+            refuse('n_valid', 1, "at least 2 in a batch: one item has no batch statistics. Or bn_stats='running'")
+        bar = progress_bar(range(n_steps), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
         sweep = _Sweep(lrs, due, batches, metric, bn_stats=='batch', stop_div, bar)
         self.cbs = L(cb for cb in self.cbs if cb.order < _watch and not isinstance(cb, (TerminateOnNaNCallback, OneCycleScheduler)))
         self.logger,self.create_mbar = noop,False
@@ -411,6 +442,7 @@ def lr_range_test(self:Learner,
         if mom is not None:
             if not all(h.get('mom') for h in self.opt.hypers): refuse('mom', mom, 'None: this optimizer has no momentum to set')
             self.opt.set_hypers(mom=mom)
+        if bar: bar.update(0)
         try: self.fit(1_000_000, wd=wd, cbs=sweep)
         finally:
             if bar: bar.on_iter_end()
@@ -423,7 +455,9 @@ def lr_range_test(self:Learner,
         name,error,scores = 'training loss',True,smooth
         if sweep.step_losses: scores[0] = sweep.step_losses[0]
     items = sum(find_bs(b) for b in batches)
+    p = scores[0]
+    luck = math.sqrt(p*(1-p)/items) if items and ('accuracy' in name or 'error_rate' in name) and 0<=p<=1 else 0. # how far chance alone takes a score
     res = RangeTest(lrs[done], scores, train_losses, valid_losses, name, error, sweep.diverged, lrs[1:len(sweep.step_losses)+1], np.array(sweep.step_losses),
-                    dict(metric=name, n_steps=n_steps, n_evals=n_evals, n_valid=items, bn_stats=bn_stats), notes)
+                    dict(metric=name, n_steps=n_steps, n_evals=n_evals, n_valid=items, bn_stats=bn_stats), notes, luck)
     if show_plot and (IN_NOTEBOOK or is_interactive()) and not rank_distrib(): res.plot()
     return res

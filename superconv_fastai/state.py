@@ -7,8 +7,8 @@ Docs: https://superconv.github.io/superconv_fastai/state.html.md"""
 # %% auto #0
 __all__ = ['undisturbed']
 
-# %% ../nbs/state.ipynb #10426f1c
-import os, random
+# %% ../nbs/state.ipynb #a6aef8cb
+import random, sys
 from collections import deque
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -18,15 +18,21 @@ from torch import nn
 from torch.utils.data import Sampler
 from torch.utils.data import DataLoader as TorchDataLoader
 from fastcore.foundation import L
-from fastai.basics import Callback, DataLoader, DataLoaders, Learner, Metric, Pipeline
+from fastai.basics import Callback, DataLoader, DataLoaders, Learner, Metric, Pipeline, TensorBase
 from fastai.losses import BaseLoss
 from fastai.optimizer import Optimizer, OptimWrapper
+from .core import new_file
 
-# %% ../nbs/state.ipynb #06eb06e8
+# %% ../nbs/state.ipynb #ea78281e
 _deep = (Learner, Callback, Metric, nn.Module, BaseLoss, Optimizer, OptimWrapper, torch.optim.Optimizer, torch.amp.GradScaler,
          DataLoaders, L, SimpleNamespace)
+_libraries = sys.stdlib_module_names | {'torch','numpy','pandas','PIL','matplotlib','fastcore','fastai','fastprogress','wandb','tensorboard','tensorboardX','mlflow'}
 _loaders = (DataLoader, TorchDataLoader, Sampler)
 _rngs = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
+
+def _own(x):
+    "Is `x` an object of a class that no library defines, and not a collection?"
+    return type(x).__module__.partition('.')[0] not in _libraries and isinstance(getattr(x, '__dict__', None), dict) and not hasattr(x, '__getitem__')
 
 def _rng(g):
     "A function that puts the random generator `g` back"
@@ -41,6 +47,7 @@ def _global_rngs():
     "A function that puts the global generators of Python, numpy, torch and the accelerator back"
     was = [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state()), (torch.set_rng_state, torch.get_rng_state())]
     if torch.cuda.is_initialized(): was.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    elif torch.cuda.is_available(): was.append((torch.cuda.manual_seed_all, torch.initial_seed())) # what its first use would begin with
     if torch.backends.mps.is_available(): was.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
     return lambda: [put(state) for put,state in was]
 
@@ -57,12 +64,33 @@ def _autocast():
         if not depth: torch.clear_autocast_cache()
     return undo
 
-# %% ../nbs/state.ipynb #96012bf2
+# %% ../nbs/state.ipynb #ed94d090
 def _is_index(x):
     "Is `x` a list or an array of whole numbers?"
     if isinstance(x, np.ndarray): return x.dtype.kind in 'iu'
     x = x.items if isinstance(x, L) else x
     return isinstance(x, list) and len(x)>0 and isinstance(x[0], int)
+
+def _parts(x):
+    "What `x` holds, if it is a short collection or a pipeline, else `x`"
+    x = x.fs if isinstance(x, Pipeline) else x
+    x = x.items if isinstance(x, L) else x
+    return x if isinstance(x, (list,tuple)) and len(x)<=32 else [x]
+
+def _place(x):
+    "What `x` is and where it lies; `None` for a sparse or nested tensor, which is not one piece of memory"
+    try: return x.shape, x.dtype, x.device, x.stride(), x.data_ptr()
+    except RuntimeError: return None
+
+def _put_back(x, alias, requires_grad, clone):
+    "The values of `clone` into the memory that `x` had, and `x` there"
+    x.grad,place = None,_place(alias)
+    if place is None: alias.copy_(clone)
+    else:
+        once = tuple(slice(0, 1) if s==0 else slice(None) for s in alias.stride()) # an expanded tensor has its values once
+        alias[once].copy_(clone[once])
+        if _place(x)!=place: x.data = alias
+    if requires_grad is not None: x.requires_grad_(requires_grad)
 
 class _State:
     "The state of all that can be reached from `root`"
@@ -73,8 +101,10 @@ class _State:
             if id(x) in seen: continue
             seen[id(x)] = x
             todo += self._save(x)
-        self.clones = [x.detach().clone() for x,_ in self.tensors]
-        if file is not None: torch.save(self.clones, file); self.clones = None
+        self.clones = [alias.clone() for _,alias,_ in self.tensors]
+        if file is not None:
+            with open(file, 'xb') as f: torch.save(self.clones, f)
+            self.clones = None
 
     def _save(self, x):
         "Note how to put `x` itself back, and return what to look at next"
@@ -92,51 +122,58 @@ class _State:
             self.undo.append(lambda: (x.clear(), x.extend(was)))
             return was
         elif isinstance(x, tuple): return x
-        elif isinstance(x, _deep): return [vars(x)]
+        elif isinstance(x, _deep) or _own(x): return [vars(x)]
         return ()
 
     def _tensor(self, x):
         if isinstance(x, nn.parameter.UninitializedTensorMixin):
             raise ValueError('the model has lazy parameters: run a batch through it first, so that they exist')
-        self.tensors.append((x, x.requires_grad if x.is_leaf else None))
+        alias = x.data
+        self.tensors.append((x, alias.as_subclass(torch.Tensor) if isinstance(x, TensorBase) else alias, x.requires_grad if x.is_leaf else None))
         if x.is_leaf: self.grads.append((x, x.grad))
         return () if not x.is_leaf or x.grad is None else (x.grad,)
 
     def _loader(self, dl):
-        for o in [dl] + [t for o in vars(dl).values() for t in (o.fs if isinstance(o, Pipeline) else [o])]:
-            if isinstance(o, _loaders + _rngs) and o is not dl: yield o
-            elif isinstance(getattr(o, '__dict__', None), dict) and not isinstance(o, (torch.Tensor, nn.Module)):
-                d,was = vars(o),dict(vars(o))
-                self.undo.append(lambda d=d,was=was: (d.clear(), d.update(was)))
-                order = o is not dl and o is not getattr(dl, 'dataset', None)
-                yield from (v for v in was.values() if isinstance(v, _rngs) or order and _is_index(v))
+        level,seen = [dl],{}
+        for depth in range(6):
+            below = []
+            for o in level:
+                if id(o) in seen: continue
+                seen[id(o)] = o
+                if isinstance(o, _loaders + _rngs) and o is not dl: yield o
+                elif isinstance(getattr(o, '__dict__', None), dict) and not isinstance(o, (torch.Tensor, nn.Module, type)) and \
+                     type(o).__module__.partition('.')[0] not in sys.stdlib_module_names:
+                    d,was = vars(o),dict(vars(o))
+                    self.undo.append(lambda d=d,was=was: (d.clear(), d.update(was)))
+                    if depth==1 and o is not getattr(dl, 'dataset', None): yield from filter(_is_index, was.values())
+                    below += [p for v in was.values() for p in _parts(v)]
+            level = below
 
     def restore(self):
         "Put everything back; when one object refuses, the others first"
-        errors,clones = [],self.clones or torch.load(self.file, weights_only=False)
-        def tensors():
-            for (x,req),c in zip(self.tensors, clones):
-                x.grad = None
-                if all(getattr(x, a)==getattr(c, a) for a in ('shape','dtype','device')) and x.stride()==c.stride(): x.data.copy_(c)
-                else: x.data = c.clone()
-                if req is not None: x.requires_grad_(req)
-            for x,g in self.grads: x.grad = g
-        for f in self.undo + [tensors]:
-            try: f()
+        errors = []
+        def attempt(f, *args):
+            try: return f(*args)
             except Exception as e: errors.append(e)
+        for f in self.undo: attempt(f)
+        clones = self.clones if self.file is None else attempt(lambda: torch.load(self.file, weights_only=True))
+        if clones is not None:
+            for t,c in zip(self.tensors, clones): attempt(_put_back, *t, c)
+        for x,g in self.grads: attempt(setattr, x, 'grad', g)
         if errors: raise errors[0]
 
-# %% ../nbs/state.ipynb #dd7894f1
+# %% ../nbs/state.ipynb #0e9a5ecd
 @contextmanager
 def undisturbed(
     learn:Learner, # Whatever happens to it in the block is taken back
     file=None # Keep the tensors in this file in the meantime; in memory when None
 ):
     "Context manager: do anything to `learn`, and find it afterwards as it was, to the bit"
+    if file is not None: file = new_file('file', file)
     state = _State(learn, file)
     try: yield learn
     finally:
         try: state.restore()
         except KeyboardInterrupt: state.restore(); raise
         finally:
-            if file is not None: os.remove(file)
+            if file is not None: file.unlink(missing_ok=True)

@@ -37,5 +37,8 @@ def reached(y, noise):
     return max(sum(y[a:b])/(b-a) - noise/math.sqrt(b-a) for a in range(len(y)) for b in range(a+1, len(y)+1))
 
 def noise(y):
-    "From the second differences, by their median"
-    return statistics.median(abs(a-2*b+c) for a,b,c in zip(y, y[1:], y[2:]))/.6745/math.sqrt(6)
+    "From the second differences, by their median; by that of the others if most are 0 and the rest are more than a few jumps"
+    d = [abs(a-2*b+c) for a,b,c in zip(y, y[1:], y[2:])]
+    jumps = [v for v in d if v>0]
+    if statistics.median(d)==0 and len(jumps)>8: d = jumps
+    return statistics.median(d)/.6745/math.sqrt(6)

@@ -190,3 +190,95 @@ def test_language_model_order():
                 for _ in range(3): list(learn.dls.train)
         return [b[0] for b in learn.dls.train]
     for a,b in zip(run(False), run(True)): assert torch.equal(a, b)
+
+# ---- what else holds state ----
+
+class Average:
+    "An object of one's own, as a callback may keep it"
+    def __init__(self, model): self.shadow,self.steps = [p.detach().clone() for p in model.parameters()],0
+    def update(self, model):
+        self.steps += 1
+        for s,p in zip(self.shadow, model.parameters()): s.lerp_(p.detach(), .1)
+
+class Counting:
+    "A loss with a counter, that is no module"
+    def __init__(self): self.calls = 0
+    def __call__(self, pred, y):
+        self.calls += 1
+        return F.mse_loss(pred, y)
+
+def test_own_objects():
+    class Keep(Callback):
+        def __init__(self, ema): self.ema = ema
+        def after_step(self): self.ema.update(self.learn.model)
+    learn = make_learner()
+    learn.loss_func,ema = Counting(),Average(learn.model)
+    learn.add_cb(Keep(ema))
+    learn.fit(1)
+    was,steps,calls = [s.clone() for s in ema.shadow],ema.steps,learn.loss_func.calls
+    with undisturbed(learn): learn.fit(2, .5)
+    assert (ema.steps, learn.loss_func.calls)==(steps, calls) and learn.keep.ema is ema
+    assert all(torch.equal(a, b) for a,b in zip(was, ema.shadow))
+
+class Jitter:
+    def __init__(self): self.rng,self.drawn = np.random.default_rng(0),0
+    def __call__(self, x): self.drawn += 1; return x + self.rng.normal()
+
+class Drawn(torch.utils.data.Dataset):
+    "Random items, by a generator of its own and by that of a transform"
+    def __init__(self): self.rng,self.tfms = random.Random(0),[Jitter()]
+    def __len__(self): return 32
+    def __getitem__(self, i): return self.tfms[0](torch.full((4,), self.rng.random())),torch.zeros(1)
+
+@pytest.mark.parametrize('loader', ['fastai','torch'])
+def test_generators_inside_a_subset(loader):
+    ds = torch.utils.data.Subset(Drawn(), range(24))
+    dl = DataLoader(ds, bs=8) if loader=='fastai' else torch.utils.data.DataLoader(ds, 8)
+    learn = make_learner()
+    learn.dls = DataLoaders(dl, dl)
+    rng,tfm = ds.dataset.rng,ds.dataset.tfms[0]
+    was = rng.getstate(),tfm.rng.bit_generator.state,tfm.drawn
+    with undisturbed(learn): list(learn.dls.train)
+    assert (rng.getstate(), tfm.rng.bit_generator.state, tfm.drawn)==was
+
+def test_views_stay_views():
+    "Also when the model was converted in between"
+    for change in (lambda l: l.fit(1, .5), lambda l: l.model.half(), lambda l: l.model.w.data.zero_()):
+        learn = make_learner()
+        m = learn.model
+        m.w = nn.Parameter(torch.randn(4, 4))
+        m.v,m.e = m.w.data[:, :2],torch.ones(1).expand(5)
+        was = m.w.detach().clone()
+        with undisturbed(learn): change(learn)
+        assert torch.equal(m.w, was) and m.w.dtype==torch.float32 and torch.equal(m.e, torch.ones(5))
+        m.w.data[1, 1] = 7
+        assert m.v[1, 1]==7
+
+def test_one_odd_tensor_does_not_keep_the_others_from_being_restored():
+    learn = make_learner()
+    odd = dict(coo=torch.eye(3).to_sparse(), csr=torch.eye(3).to_sparse_csr(), nested=torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), image=TensorImage(torch.ones(2)))
+    learn.model.odd = odd
+    was = [p.detach().clone() for p in learn.model.parameters()]
+    with undisturbed(learn):
+        odd['csr'].values().zero_(); odd['coo'] = None
+        learn.fit(1, .5)
+    assert all(torch.equal(a, b) for a,b in zip(was, learn.model.parameters()))
+    assert torch.equal(odd['csr'].to_dense(), torch.eye(3)) and torch.equal(odd['coo'].to_dense(), torch.eye(3)) and type(odd['image']) is TensorImage
+
+def test_a_file_is_never_overwritten(tmp_path):
+    file = tmp_path/'mine.pth'
+    file.write_text('precious')
+    learn = make_learner()
+    for bad in (file, tmp_path/'missing'/'new.pth'):
+        with pytest.raises(ValueError, match='file='):
+            with undisturbed(learn, file=bad): pass
+    assert file.read_text()=='precious'
+
+def test_a_lost_file_is_an_error_but_all_else_is_put_back(tmp_path):
+    file = tmp_path/'state.pth'
+    learn = make_learner()
+    before = torch.get_rng_state()
+    with pytest.raises(FileNotFoundError), undisturbed(learn, file=file):
+        file.unlink()
+        learn.remark,_ = 1,torch.rand(3)
+    assert not hasattr(learn, 'remark') and torch.equal(before, torch.get_rng_state())
