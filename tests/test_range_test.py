@@ -9,7 +9,7 @@ from fastai.callback.all import *
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
-import reference_range_test as naive
+import reference as naive
 from conftest import Reg, groups, make_learner
 from test_state import Busy, Noisy, busy_learner, fingerprint, kinds, same, story, twins
 from superconv_fastai.range_test import *
