@@ -438,3 +438,15 @@ def test_plot_superconv_previews_and_changes_nothing():
     eq(learn.plot_superconv(1)[0].lines[1].get_ydata().max(), .02)
     learn.opt_func = SGD
     eq(len(learn.plot_superconv(2, .1)[1].lines), 0); plt.close('all')
+
+def test_critical_momentum_follows_the_lr_of_each_group():
+    learn = make_learner(splitter=groups)
+    learn.fit_superconv(3, slice(.01, 1.), moms='critical')
+    lr,mom = (np.array(learn.recorder.hps_by_group[k]) for k in ('lr','mom'))
+    assert lr.shape==mom.shape and lr.shape[1]==2
+    assert np.allclose(mom, np.clip(1-2*np.sqrt(lr), 0, 1)) and mom.min()==0 and mom.max()<1
+    learn.plot_superconv(3, .1, moms='critical')
+    with pytest.raises(ValueError, match="moms='other'"): learn.fit_superconv(3, .1, moms='other')
+    off = make_learner(opt_func=SGD)
+    with pytest.warns(UserWarning, match='no momentum'): off.fit_superconv(1, .1, moms='critical')
+    assert 'mom' not in off.recorder.hps_by_group
