@@ -88,7 +88,7 @@ def range_test(make, **kwargs):
         calls.append(dict(call=kw, seconds=round(time.perf_counter()-start, 1), feasible=res.verdict.feasible, lr_max=res.lr_max, reason=res.verdict.reason, settings=res.settings,
                           lrs=res.lrs.round(5).tolist(), scores=res.scores.round(4).tolist()))
         if res.verdict.feasible is not None: break
-        kw = {k:v for k,v in res.rerun.items() if k in ('lr_max','n_steps')} | ({'n_steps':kw['n_steps']} if 'n_steps' in kw and 'n_steps' not in res.rerun else {})
+        kw = res.rerun
     return res,calls
 
 def study(data, net, epochs, bs, n_steps, seeds, small_lrs=(.01,.03)):

@@ -25,7 +25,7 @@ from .core import *
 from .schedule import OneCycleScheduler, plan_steps
 from .state import undisturbed
 
-# %% ../nbs/range_test.ipynb #3adc3662
+# %% ../nbs/range_test.ipynb #db37381b
 def _noise(y):
     "Standard deviation of the noise on `y`, from its second differences: a line, or a few jumps, do not count"
     if len(y)<4: return 0.
@@ -54,12 +54,12 @@ def _plateau(y, start, tol=.1):
     "The segment of `y` that is within `tol` of its own mean, found from `start`, and that mean. The untrained score is 0"
     seg,level = None,start
     for _ in range(len(y)):
-        new = _segment(y-(1-tol)*level)
+        new = _segment(np.maximum(y-(1-tol)*level, -3*tol*level)) # however deep a hole is, it is one evaluation
         if new==seg: break
         seg,level = new,float(y[new[0]:new[1]+1].mean())
     return *seg,level
 
-# %% ../nbs/range_test.ipynb #ea2eae78
+# %% ../nbs/range_test.ipynb #bcce3bbf
 @dataclass
 class Verdict:
     "What an LR range test says"
@@ -86,17 +86,17 @@ def _unstable(losses):
     "Index from which `losses` stay worse than the first one; their length if they do not"
     loss = np.asarray(losses, dtype=np.float64)
     scale = loss[0]-np.nanmin(loss) if np.isfinite(loss[0]) else 0
-    if not scale > 0: return len(loss)
+    if not scale > 0: return 1 if np.mean(~(loss[1:]<=loss[0])) > .5 else len(loss)
     better = np.clip(np.where(np.isfinite(loss), (loss[0]-loss)/scale, -1), -1, 1)
     end = _segment(better)[1]+1
     return end if better[end:].sum() <= -1 else len(loss)
 
-# %% ../nbs/range_test.ipynb #e63d6311
+# %% ../nbs/range_test.ipynb #098bfec7
 _twice = 10/math.sqrt(2) # what a decade of LRs measures in half the steps
 
 def _curve(lrs, scores, losses, lower_is_better):
     "Checked arrays without gaps, larger is better; and the LR at which the run diverged, or `None`"
-    x,y = np.asarray(lrs, dtype=np.float64),np.asarray(scores, dtype=np.float64)
+    x,y = (np.asarray(v, dtype=np.float64) for v in (lrs,scores))
     if x.ndim!=1 or x.shape!=y.shape: refuse('scores', f'shape {y.shape}', f'one score for each LR, and lrs has shape {x.shape}')
     if not np.isfinite(x).all() or (x<0).any() or (np.diff(x)<=0).any(): refuse('lrs', lrs, 'finite, >= 0, and rising')
     loss = None if losses is None else np.asarray(losses, dtype=np.float64)
@@ -125,24 +125,30 @@ def verdict(
     "Can the network of this LR range test super-converge, and how large may the LR be?"
     x,y,losses,diverged = _curve(lrs, scores, losses, lower_is_better)
     noise = real('noise', noise, 'a finite number >= 0', lambda v: v>=0)
-    n,what = len(y),f'the {name}'
+    n,what = len(y),f'the {name}' + ' (lower is better)'*lower_is_better
     def unknown(reason, lr_max=None, plateau=None, rerun_lr=None, **rerun):
+        if n < _twice+1: rerun,rerun_lr = dict(n_evals=20),None # so few evenly spaced LRs cannot show a decade
         return Verdict(None, lr_max, plateau, reason, rerun if rerun_lr is None else {'lr_max':float(f'{rerun_lr:.2g}'), **rerun})
+    if not np.isfinite(np.asarray(scores, dtype=np.float64)[:1]).all():
+        return Verdict(None, None, None, f'{what} of the untrained network is not finite: mend the model, the data or the metric first')
     if n<4:
         if diverged: return unknown(f'the run diverged at LR {diverged:.3g}, after {n} evaluations', rerun_lr=diverged)
-        return unknown(f'{n} evaluations are too few to see a plateau', n_evals=20)
+        return unknown(f'{n} evaluations are too few to see a plateau')
 
-    error,zero = math.sqrt(2*math.log(n))*(1+5/n)*_noise(y),y[0]
-    least = max(error, 3*noise, 1e-9*abs(zero))
+    zero = y[0]
     better,worse = np.maximum(y-zero, 0),np.maximum(zero-y, 0)
+    learned = int((better >= better.max()/2).nonzero()[0].max())+1 # what comes after it, perhaps an explosion, is no noise
+    error = math.sqrt(2*math.log(n))*(1+5/n)*_noise(y[:learned] if learned >= 8 else y)
+    least = max(error, 3*noise, 1e-9*abs(zero))
     peak = _reached(_despike(better), error)
     if peak <= least:
         if diverged: return unknown(f'the run diverged at LR {diverged:.3g} before {what} had changed by more than its noise', rerun_lr=1.5*diverged, times_n_steps=2)
         if _reached(_despike(worse), error) > least:
             return unknown(f'{what} only gets worse than before the first step: the network is trained already (test a fresh one), or all LRs are too large', rerun_lr=x[-1]/10)
-        why = f'{what} does not change by more than its noise ({least:.2g})'
-        if better[n//2:].mean() > error/math.sqrt(n-n//2) > 0: return unknown(why, times_n_valid=4, times_n_steps=2)
+        why = f'{what} does not change by more than noise can explain ({least:.2g})'
+        if better[n//2:].mean() > error/math.sqrt(n-n//2) > 0: return unknown(why, rerun_lr=x[-1]/3, times_n_valid=4, times_n_steps=2)
         best = int(np.nanargmin(losses)) if losses is not None and np.isfinite(losses).any() else int(y.argmax())
+        if losses is not None and best==n-1: return unknown(f'{why}, but the held-out loss still falls at the last LR', rerun_lr=10*x[-1])
         return unknown(f'{why}, or too shortly: an LR that stopped the training at once, or too few steps', rerun_lr=min(3*x[min(best+1, n-1)], x[-1]/3), times_n_steps=2)
 
     a,b,level = _plateau(better, peak)
@@ -165,14 +171,17 @@ def verdict(
     if r>=10 or r>=_twice and fate=='lasts' and unstable==n: return Verdict(True, lr_max, (lo,hi), f'{held}, and {then}')
     reason = f'{held} where one cycle needs 10, and {then}'
     before = float(x[a]+x[a-1])/2 if a else lo/2 # the plateau may have begun between two evaluations
-    if fate=='collapses' and r < _twice and hi/before < 10: return Verdict(False, lr_max, (lo,hi), reason)
-    slower = min(4., max(1.5, (10/r)**2))
-    if fate in ('collapses','falls'): return unknown(reason, lr_max, (lo,hi), rerun_lr=1.25*(hi if fate=='falls' else end), times_n_steps=slower)
+    slower = (10/r)**2
+    if a<=1 and x[0] > x[1]-x[0]: return unknown(f'{reason}. But it holds from the first LRs on, so it may begin below them', lr_max, (lo,hi), lr_min=0.)
+    if fate=='collapses' and r < _twice and hi/before < 10:
+        return Verdict(False, lr_max, (lo,hi), f'{reason}; a sweep that shows 10 would need about {slower:.2g} times the steps')
+    slower = min(4., max(1.5, slower))
+    if fate in ('collapses','falls') or unstable < n: return unknown(reason, lr_max, (lo,hi), rerun_lr=1.25*(end if fate=='collapses' else hi), times_n_steps=slower)
     further = 1.5 if fate=='may collapse' else min(4., max(1.5, _twice/r))
     return unknown(reason, lr_max, (lo,hi), rerun_lr=further*x[-1], times_n_steps=further)
 
-# %% ../nbs/range_test.ipynb #7c158eff
-_errors = {'loss','error','err','mse','rmse','mae','msle','rmspe','mape','perplexity','wer','cer','brier','distance','deviance','nll','bpc'}
+# %% ../nbs/range_test.ipynb #a1bd0970
+_errors = {'loss','error','err','entropy','kl','huber','hinge','l1','l2','neg','smape','mase','logloss','ece','mse','rmse','mae','msle','rmspe','mape','perplexity','wer','cer','brier','distance','deviance','nll','bpc'}
 
 def _is_error(name): return not _errors.isdisjoint(name.lower().split('_'))
 
@@ -212,7 +221,9 @@ def _n_items(dl):
         except (AttributeError, TypeError): n = math.inf
     return n
 
-# %% ../nbs/range_test.ipynb #60c73ffc
+# %% ../nbs/range_test.ipynb #f4f21f01
+def _refuse_cancel(): raise ValueError('a callback cancels validation, so the range test cannot measure: remove that callback for the test')
+
 class _Sweep(Callback):
     "Train with an LR that rises with each optimizer step, and evaluate on the way"
     name,order = 'lr_finder',1000 # the name that silences trackers; after all others, when autocast is closed and the batch is done
@@ -239,6 +250,8 @@ class _Sweep(Callback):
         lr = self.lrs[len(self.step_losses)+1]
         self.learn.opt._set_hyper('lr', [lr*r for r in self.ratios])
 
+    def after_cancel_batch(self):
+        if not self.learn.training: _refuse_cancel()
     def after_cancel_step(self): self.cancelled,self.skipped = True,self.skipped+1
     def after_step(self): self.stepped,self.cancelled = not self.cancelled,False
 
@@ -277,7 +290,8 @@ class _Sweep(Callback):
             live = {m for m,training,_ in flags if training} # not those that are frozen in training
             try:
                 learn.dl = learn.dls.valid
-                learn('before_validate')
+                try: learn('before_validate')
+                except CancelValidException: _refuse_cancel()
                 if self.batch_stats:
                     for m in learn.model.modules():
                         if isinstance(m, nn.modules.batchnorm._BatchNorm) and m in live: m.training,m.track_running_stats = True,False
@@ -296,7 +310,7 @@ class _Sweep(Callback):
         self.rows.append((done, self.lrs[done], score, loss, sum(since)/len(since) if since else math.nan, self.mean_loss))
         if self.bar: self.bar.comment = f'LR {self.lrs[done]:.3g}, {self.metric.name} {score:.4g}'
 
-# %% ../nbs/range_test.ipynb #621d3cd6
+# %% ../nbs/range_test.ipynb #b579196b
 class RangeTest:
     "What an LR range test measured, and its verdict"
     def __init__(self, lrs, scores, train_losses, valid_losses, metric, lower_is_better, diverged=None, step_lrs=(), step_losses=(), settings=None, notes=(), noise=0.):
@@ -329,7 +343,8 @@ class RangeTest:
     def rerun(self):
         "What `lr_range_test` should be called with instead, if this one cannot tell"
         new = self.verdict.rerun or {}
-        return {k.removeprefix('times_'):math.ceil(v*self.settings[k[6:]]) if k.startswith('times_') else v for k,v in new.items()}
+        new = {k.removeprefix('times_'):math.ceil(v*self.settings[k[6:]]) if k.startswith('times_') else v for k,v in new.items()}
+        return {'n_steps':self.settings['n_steps'], **new} if new else {}
 
     def __repr__(self):
         v,s = self.verdict,self.settings
@@ -386,7 +401,7 @@ def _how_much(n_steps, n_evals, n_valid, items, available):
     if n_valid is None: n_valid = min(2000, max(1, budget//n_evals)) # they stay in memory, and more than 2,000 add little
     return int(n_evals), int(min(n_valid, available))
 
-# %% ../nbs/range_test.ipynb #918a02e6
+# %% ../nbs/range_test.ipynb #cc009cdb
 _watch = Recorder.order # callbacks from here on only watch or steer
 
 @patch
@@ -423,10 +438,7 @@ def lr_range_test(self:Learner,
     if n_steps is None: n_steps = max(200, len(plan_steps(train, 1, n_acc or None)))
     if n_evals is not None and n_evals > n_steps: refuse('n_evals', n_evals, f'at most n_steps, and n_steps={n_steps}')
     valid = self.dls.loaders[1] if len(self.dls.loaders)>1 else None
-    given = n_valid
     n_evals,n_valid = _how_much(n_steps, n_evals, n_valid, max(getattr(train, 'bs', None) or getattr(train, 'batch_size', None) or 1, n_acc), _n_items(valid))
-    bs = getattr(valid, 'bs', None)
-    if given is None and bs and n_valid > bs: n_valid -= n_valid%bs
     lrs = lr_min + (lr_max-lr_min)*np.arange(n_steps+1)/n_steps
     due = set(np.linspace(0, n_steps, n_evals+1).round().astype(int).tolist())
     with undisturbed(self, state_file):
@@ -440,7 +452,7 @@ def lr_range_test(self:Learner,
         self.logger,self.create_mbar = noop,False
         if self.opt is None: self.create_opt()
         if mom is not None:
-            if not all(h.get('mom') for h in self.opt.hypers): refuse('mom', mom, 'None: this optimizer has no momentum to set')
+            if not all(h.get('mom') for h in self.opt.hypers): refuse('mom', mom, 'None: this optimizer trains without momentum, and it is not switched on')
             self.opt.set_hypers(mom=mom)
         if bar: bar.update(0)
         try: self.fit(1_000_000, wd=wd, cbs=sweep)
@@ -449,7 +461,9 @@ def lr_range_test(self:Learner,
 
     done,scores,valid_losses,train_losses,smooth = (np.array([r[i] for r in sweep.rows], dtype=np.float64) for i in (0,2,3,4,5))
     done = done.astype(int)
-    notes = []
+    if not len(done): raise ValueError('a callback ended the fit before its first batch, so there is nothing to measure')
+    notes,taken = [],len(sweep.step_losses)
+    if taken < n_steps and sweep.diverged is None: notes.append(f'A callback ended the test after {taken} of {n_steps} steps')
     if not batches:
         notes.append('There is no held-out data: this is the smoothed training loss')
         name,error,scores = 'training loss',True,smooth

@@ -23,10 +23,11 @@ from fastai.losses import BaseLoss
 from fastai.optimizer import Optimizer, OptimWrapper
 from .core import new_file
 
-# %% ../nbs/state.ipynb #ea78281e
+# %% ../nbs/state.ipynb #e2302d45
 _deep = (Learner, Callback, Metric, nn.Module, BaseLoss, Optimizer, OptimWrapper, torch.optim.Optimizer, torch.amp.GradScaler,
-         DataLoaders, L, SimpleNamespace)
-_libraries = sys.stdlib_module_names | {'torch','numpy','pandas','PIL','matplotlib','fastcore','fastai','fastprogress','wandb','tensorboard','tensorboardX','mlflow'}
+         torch.optim.lr_scheduler.LRScheduler, DataLoaders, L, SimpleNamespace)
+_libraries = sys.stdlib_module_names | {'torch','numpy','pandas','PIL','matplotlib','fastcore','fastai','fastprogress','wandb','tensorboard','tensorboardX','mlflow','comet_ml','neptune','clearml'}
+_values = (str, bytes, int, float, complex, type(None)) # nothing in them can change
 _loaders = (DataLoader, TorchDataLoader, Sampler)
 _rngs = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
 
@@ -44,8 +45,9 @@ def _rng(g):
     return lambda: getattr(g, put)(state)
 
 def _global_rngs():
-    "A function that puts the global generators of Python, numpy, torch and the accelerator back"
-    was = [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state()), (torch.set_rng_state, torch.get_rng_state())]
+    "A function that puts the global generators of Python, numpy, torch and the accelerator back, and torch's grad mode"
+    was = [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state()), (torch.set_rng_state, torch.get_rng_state()),
+           (torch.set_grad_enabled, torch.is_grad_enabled())]
     if torch.cuda.is_initialized(): was.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     elif torch.cuda.is_available(): was.append((torch.cuda.manual_seed_all, torch.initial_seed())) # what its first use would begin with
     if torch.backends.mps.is_available(): was.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
@@ -64,7 +66,7 @@ def _autocast():
         if not depth: torch.clear_autocast_cache()
     return undo
 
-# %% ../nbs/state.ipynb #ed94d090
+# %% ../nbs/state.ipynb #e57a9b64
 def _is_index(x):
     "Is `x` a list or an array of whole numbers?"
     if isinstance(x, np.ndarray): return x.dtype.kind in 'iu'
@@ -100,7 +102,7 @@ class _State:
             x = todo.pop()
             if id(x) in seen: continue
             seen[id(x)] = x
-            todo += self._save(x)
+            todo += (v for v in self._save(x) if not isinstance(v, _values))
         self.clones = [alias.clone() for _,alias,_ in self.tensors]
         if file is not None:
             with open(file, 'xb') as f: torch.save(self.clones, f)
@@ -112,9 +114,9 @@ class _State:
         if isinstance(x, _loaders): return self._loader(x)
         if isinstance(x, _rngs): self.undo.append(_rng(x))
         elif isinstance(x, np.ndarray):
-            if x.flags.writeable: self.undo.append(lambda a=x.copy(): np.copyto(x, a))
+            if x.flags.writeable and not isinstance(x, np.memmap): self.undo.append(lambda a=x.copy(): np.copyto(x, a))
         elif isinstance(x, (dict, set)):
-            was = x.copy()
+            was = dict(x) if isinstance(x, dict) else set(x)
             self.undo.append(lambda: (x.clear(), x.update(was)))
             return was.values() if isinstance(x, dict) else was
         elif isinstance(x, (list, deque)):

@@ -131,6 +131,53 @@ def test_a_dead_network_that_changes_its_class():
         y = .1+.02*np.repeat(rng.integers(-1, 2, 14), 3)[:41]
         assert verdict(x, y, noise=math.sqrt(.09/400)).feasible is None and verdict(x, y).feasible is not True
 
+def test_an_explosion_is_no_noise():
+    "A loss that explodes at random after its minimum has a peak, and was learned"
+    x = np.linspace(0, 3, 61)
+    for top in (5, 10, 100, 1e4):
+        for seed in range(5):
+            rng = np.random.default_rng(seed)
+            loss = np.where(x<.7, 2.3-2*(1-np.exp(-x/.1)), rng.uniform(2.3, top, 61))
+            assert verdict(x, loss, lower_is_better=True).feasible is False
+
+def test_losses_that_are_worse_from_the_start():
+    x = np.linspace(0, 3, 61)
+    assert verdict(x, np.r_[.1,np.full(60, .8)], np.r_[2.3,np.full(60, 50.)]).feasible is None
+    assert verdict(x, np.r_[.1,np.full(60, .8)], np.full(61, 2.3)).feasible is True
+
+def test_a_no_says_how_slow_a_sweep_it_is_about():
+    x = np.linspace(0, 3, 61)
+    v = verdict(x, np.where(x<.6, .1+.8*(1-np.exp(-x/.05)), .1))
+    assert v.feasible is False and 'times the steps' in v.reason
+
+def test_a_plateau_that_begins_below_the_sweep():
+    x = np.linspace(.5, 4.5, 41)
+    v = verdict(x, np.r_[.1,np.where(x<3.5, .9, .1)[1:]])
+    assert v.feasible is None and v.rerun==dict(lr_min=0.)
+
+def test_a_first_score_that_is_not_finite():
+    x = np.linspace(0, 3, 61)
+    for y in (np.full(61, np.nan), np.r_[np.nan,np.full(60, .8)]):
+        v = verdict(x, y)
+        assert v.feasible is None and 'not finite' in v.reason and v.rerun is None and v.advice==''
+
+def test_a_hole_of_two_evaluations():
+    x = np.linspace(0, 3, 61)
+    y = .1+.75*(1-np.exp(-(x/.1)**2))
+    y[12:14] = .1
+    assert verdict(x, y).feasible is True
+
+def test_few_points_ask_for_more():
+    for n in range(4, 9): assert verdict(np.linspace(0, 3, n), np.r_[.1,np.full(n-1, .9)]).rerun==dict(n_evals=20)
+
+def test_the_direction_of_the_advice():
+    x = np.linspace(0, 3e-6, 61)
+    v = verdict(x, np.full(61, .1), np.linspace(2.3, 2.29, 61))
+    assert v.feasible is None and v.rerun['lr_max'] > 3e-6 # too small to see anything: the loss still falls
+    x = np.linspace(0, 1, 61)
+    v = verdict(x, rise(.2)(x), np.where(x<.5, 1., 5.)+2.3*(x==0))
+    assert v.feasible is None and v.rerun['lr_max'] < 1 # unstable from .5 on: slower, not further
+
 # ---- synthetic curves ----
 
 sizes,seeds = st.integers(20, 400),st.integers(0, 2**32-1)
@@ -218,7 +265,7 @@ def test_any_curve_gets_an_answer(y, loss, low):
     x = np.linspace(0, 1, len(y)) if len(y)>1 else np.zeros(1)
     v = verdict(x, y, y if loss else None, low)
     assert v.feasible in (True,False,None) and type(v.feasible) in (bool,type(None)) and v.reason
-    assert (v.feasible is None) == bool(v.rerun)
+    assert (v.feasible is None) == (bool(v.rerun) or 'not finite' in v.reason)
     assert v.lr_max is None or type(v.lr_max) is float and 0 < v.lr_max <= 1
     assert v.plateau is None or 0 < v.plateau[0] <= v.plateau[1] <= 1
     assert pickle.loads(pickle.dumps(v)) == v and repr(v)
@@ -473,6 +520,37 @@ def test_state_file(tmp_path):
     file = tmp_path/'state.pth'
     twins('adam', tmp_path, range_test(state_file=file))
     assert not file.exists()
+
+class Cancel(Callback):
+    def __init__(self, event, error, when=lambda cb: True): self.event,self.error,self.when = event,error,when
+    def __call__(self, event):
+        if event==self.event and self.when(self): raise self.error()
+
+@pytest.mark.parametrize('event,error,match', [('before_validate', CancelValidException, 'cancels validation'), ('before_fit', CancelFitException, 'before its first batch')])
+def test_callbacks_that_leave_nothing_to_measure(event, error, match):
+    learn,kw = small()
+    before = fingerprint(learn)
+    learn.add_cb(Cancel(event, error))
+    with pytest.raises(ValueError, match=match): learn.lr_range_test(**kw)
+    learn.remove_cb(learn.cancel)
+    same(before, fingerprint(learn))
+
+def test_callbacks_that_cancel_batches():
+    learn,kw = small()
+    learn.add_cb(Cancel('before_batch', CancelBatchException, lambda cb: not cb.learn.training))
+    with pytest.raises(ValueError, match='cancels validation'): learn.lr_range_test(**kw)
+
+def test_a_callback_that_ends_the_test_is_named():
+    learn,kw = small()
+    learn.add_cb(Cancel('before_batch', CancelFitException, lambda cb: cb.learn.training and cb.learn.iter==3))
+    res = learn.lr_range_test(**kw)
+    assert 'ended the test after 3 of 12 steps' in repr(res)
+
+def test_a_network_that_gives_nan():
+    learn,kw = small()
+    learn.model.head.weight.data.fill_(math.nan)
+    res = learn.lr_range_test(**kw)
+    assert res.verdict.feasible is None and 'not finite' in repr(res) and res.rerun=={}
 
 def test_one_item_has_no_batch_statistics():
     learn,kw = small()

@@ -1,5 +1,6 @@
 "What `undisturbed` promises, on learners that use what fastai and torch offer. Each is compared with a twin that was left alone."
 import os, random
+from collections import OrderedDict
 from contextlib import suppress
 import pytest, torch
 from fastai.basics import *
@@ -282,3 +283,19 @@ def test_a_lost_file_is_an_error_but_all_else_is_put_back(tmp_path):
         file.unlink()
         learn.remark,_ = 1,torch.rand(3)
     assert not hasattr(learn, 'remark') and torch.equal(before, torch.get_rng_state())
+
+def test_odd_containers_and_schedulers():
+    class Config(OrderedDict):
+        def __init__(self, path): super().__init__(a=1)
+    attrs = AttrDict(); attrs[1] = 2
+    class Keep(Callback): pass
+    learn = make_learner(opt_func=partial(OptimWrapper, opt=torch.optim.SGD))
+    learn.create_opt()
+    keep = Keep()
+    keep.config,keep.attrs,keep.sched = Config('path'),attrs,torch.optim.lr_scheduler.StepLR(learn.opt.opt, 1)
+    learn.add_cb(keep)
+    was = keep.sched.last_epoch
+    with undisturbed(learn):
+        keep.sched.step(); keep.config['b'] = keep.attrs['c'] = 1
+        torch.set_grad_enabled(False)
+    assert keep.sched.last_epoch==was and keep.config==dict(a=1) and keep.attrs=={1:2} and torch.is_grad_enabled()
