@@ -83,14 +83,14 @@ def _sample(p, k):
     while stride>_block and math.gcd(stride, width)>1: stride -= 1 # or all blocks would lie in the same columns
     return (rows,_block), (stride,1), (n-(rows-1)*stride-_block)//2
 
-# %% ../nbs/curvature.ipynb #69b13107
+# %% ../nbs/curvature.ipynb #ce1cb458
 class _Segment:
     "Steps of some tensors of one parameter group: of all their coordinates, or of a weighted sample, gathered into one vector"
     def __init__(self, group, ps, ks, dtype):
         self.group,self.ps,self.at = group,ps,None
         ns = [p.numel() if k>=p.numel() else k//_block*_block for p,k in zip(ps, ks)]
         n,dev = sum(ns),ps[0].device
-        self.room = 2**16 if dev.type=='cpu' else 2**24 # coordinates handled at once
+        self.room = 2**18 if dev.type=='cpu' else 2**24 # coordinates handled at once: fewer cost calls, more fall out of the cache
         new = partial(torch.empty, dtype=dtype, device=dev)
         sampled = any(m<p.numel() for m,p in zip(ns, ps))
         self.w = torch.cat([torch.full((m,), p.numel()/m, dtype=dtype, device=dev) for m,p in zip(ns, ps)]) if sampled else None
@@ -545,7 +545,7 @@ class HessianFreeLR(Callback):
         ax.set_xlim(0, o.step.iloc[-1]*1.22+1)
         return ax
 
-# %% ../nbs/curvature.ipynb #94a5dc33
+# %% ../nbs/curvature.ipynb #f1652610
 class CurvatureLR:
     "What curvature at the present weights says about the LR, with an interval. Made by `learn.curvature_lr()`"
     def __init__(self,
@@ -553,9 +553,10 @@ class CurvatureLR:
         mom:float=0., # The optimizer's momentum
         opt:str='SGD', # The optimizer's name
         sgd:bool=True, # Are the optimizer's steps LR times averaged gradients?
+        rel_step:float=_rel, # Length of the steps that were measured, relative to the weights'
         n_boot:int=2000 # Bootstrap samples
     ):
-        self.by_batch,self.mom,self.opt,self.sgd,self._n_boot = by_batch,mom,opt,sgd,n_boot
+        self.by_batch,self.mom,self.opt,self.sgd,self.rel_step,self._n_boot = by_batch,mom,opt,sgd,rel_step,n_boot
         (self.secant,self.secant_interval,_),(self.probe,self.interval,self.reason) = self._fit('secant'),self._fit('probe')
 
     def _fit(self, kind):
@@ -588,8 +589,8 @@ class CurvatureLR:
                             columns=['lr','low','high','measured on'], index=['probe','secant'])
 
     def __repr__(self):
-        what = (f'Along the gradient of a mini-batch, the loss of another mini-batch is lowest at this LR ({len(self.by_batch)} mini-batches, '
-                'present weights, a parabola through a 1 % step).')
+        what = (f'Asked: at which LR the loss of a mini-batch is lowest along the gradient of another ({len(self.by_batch)} mini-batches, present weights, '
+                f'a parabola through a step of {100*self.rel_step:g} % of the weights).')
         if not self.informative: return f'No estimate: {self.reason}.\n{what}'
         lo,hi = self.interval
         mom = f'; with momentum {self.mom:g}: {self.lr_mom:.2g}' if self.mom else ''
@@ -614,7 +615,7 @@ class CurvatureLR:
         ax.set_yticks([0,1], ['secant','probe'])
         return ax
 
-# %% ../nbs/curvature.ipynb #600769b1
+# %% ../nbs/curvature.ipynb #9a395d9f
 @patch
 def curvature_lr(self:Learner,
     n_batches:int=8, # Mini-batches from the training set, two at least
@@ -654,7 +655,7 @@ def curvature_lr(self:Learner,
             g = other
         res = torch.stack(rows).double().cpu().numpy()
         name = type(opt.opt if isinstance(opt, OptimWrapper) else opt).__name__
-    return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd)
+    return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd, rel_step)
 
 # %% ../nbs/curvature.ipynb #95c72653
 class LRProbe:

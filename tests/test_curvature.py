@@ -714,7 +714,7 @@ def test_curvature_lr_disturbs_nothing(opt):
     rng = [copy.deepcopy(dl.rng.getstate()) for dl in learn.dls]
     c = learn.curvature_lr(4)
     assert state(learn)==before and [dl.rng.getstate() for dl in learn.dls]==rng and learn.recorder.losses==losses
-    assert repr(c) and len(c.table())==2 and len(c.by_batch)==4
+    assert repr(c) and len(c.table())==2 and len(c.by_batch)==4 and 'step of 1 %' in repr(c) and 'step of 3 %' in repr(learn.curvature_lr(3, rel_step=.03))
 
 def test_curvature_lr_of_a_noisy_quadratic():
     "Loss w'Aw/2 + b'w with a fresh b for each mini-batch: the best step for the expected loss is |g|^2/(g'Ag + tr(AS)), slopes and curvatures known"
