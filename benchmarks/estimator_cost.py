@@ -6,7 +6,7 @@ Three networks, SGD with momentum. In one fit, blocks of steps with the callback
 median of their differences over the median step, `error` the standard error of that median. On the large networks the differences drown in the
 noise of the steps, so the time spent inside the callback is added up beside it, `inside`, which does not. An estimator that works once per period is
 timed over whole periods on the small network; on the large ones in its two busy steps, to which the idle ones are added (`idle`, from the small network).
-Memory: what the peak of the process rises by, and the bytes of the tensors that the callback holds. `--cpu` reads the processor's time instead of
+Memory: what the peak of the process rises by (good to some MiB), and the bytes of the tensors that the callback holds. `--cpu` reads the processor's time instead of
 the wall clock, for a machine that is not quiet.
 """
 import argparse, statistics, time
@@ -81,24 +81,27 @@ def held(o, own, seen):
     return sum(held(v, own, seen) for v in (o if isinstance(o, (list,tuple)) else o.values() if isinstance(o, dict) else vars(o).values() if hasattr(o, '__dict__') else ()))
 
 class Alternate(Callback):
-    "Peak memory without `est`; then blocks of `block` steps with it asleep and at work in turn: their times, and the time inside it"
+    "Peak memory without `est`; then blocks of `block` steps with it asleep and at work in turn: their times, the time inside it, and what it holds"
     order,run_valid = 1000,False
-    def __init__(self, est, block, pairs): self._est,self._block,self._pairs,self._times,self._inside,self._steps,self._i = est,block,pairs,[],[],[],0
+    def __init__(self, est, block, pairs): self._est,self._block,self._pairs,self._blocks,self._steps,self._i,self.held = est,block,pairs,{False:[],True:[]},[],0,0
     def after_batch(self):
-        now,est = clock(),self._est
-        if self._i==2: reset_peak() # after two steps that allocate what a step needs
-        if self._i==4: self.peak = peak(); self.learn.add_cb(est)
-        self._i += 1
-        first = 5+2*self._block # the estimator has made its buffers by then
+        now,est,self._i = clock(),self._est,self._i+1
+        if self._i==3: reset_peak() # two steps have allocated what a step needs
+        if self._i==5: self.peak = peak(); self.learn.add_cb(est)
+        first = 5+3*self._block # by then the estimator has made its buffers
         if self._i==first: reset_peak()
         if self._i>first: self._steps.append((now-self._t, est._spent-self._s))
-        if len(self._steps)==self._block:
-            (self._times if not est.run else self._inside).append(self._steps) # a step's time, and the time inside
-            self._steps = []
-            if not est.run and len(self._times)>=self._pairs: self.peak = peak()-self.peak; raise CancelFitException
-            est.run = not est.run
-        if est.run and est._spent: self.held = max(getattr(self, 'held', 0), held(est, {p.untyped_storage().data_ptr() for p in self.learn.model.parameters()}, set())) if self._i<first+4*self._block else self.held
+        if len(self._steps)==self._block: self._next()
         self._s,self._t = est._spent,clock()
+    def _next(self):
+        est = self._est
+        self._blocks[est.run].append(np.mean(self._steps, 0))
+        self._steps = []
+        if est.run:
+            self.held = max(self.held, held(est, {p.untyped_storage().data_ptr() for p in self.learn.model.parameters()}, set()))
+            if len(self._blocks[True])==1: self.peak = peak()-self.peak # not later: a fit grows by itself
+        elif len(self._blocks[False])==self._pairs: raise CancelFitException
+        est.run = not est.run
 
 class Batches(list):
     n_inp,device,rng = 1,torch.device('cpu'),None
@@ -116,7 +119,7 @@ def measure(learn, cls, kw, period, idle, pairs):
     alt = Alternate(timed(cls)(**kw), block, pairs)
     learn.fit(1, cbs=alt)
     learn.remove_cb(alt._est)
-    off,on,inside = ([sum(o[k] for o in b)/block for b in bs] for bs,k in ((alt._times,0), (alt._inside,0), (alt._inside,1)))
+    off,on,inside = [t for t,_ in alt._blocks[False]],[t for t,_ in alt._blocks[True]],[t for _,t in alt._blocks[True]]
     diff,step,share = [b-a for a,b in zip(off, on)],statistics.median(off),busy/period
     rest = 0. if whole else (1-share)*idle
     extra,inside = statistics.median(diff)*share+rest, statistics.median(inside)*share+rest
@@ -147,7 +150,6 @@ def floor_time(n):
 
 def accuracy(model, x, steps=24):
     "Largest deviation of the default sample's smoothed estimate from that of all coordinates, over a short training on random data"
-    x = x[:8]
     learn = learner(model, x, torch.randint(0, 10, (len(x),)))
     class Fresh(Callback):
         run_valid = False

@@ -60,8 +60,8 @@ def noise_floor(
     "What Eq. 8 returns when mini-batch noise is all it sees: `lr/sqrt(2(1-mom))`, no word about curvature"
     return real('lr', lr, 'a number > 0', lambda v: v>0)*float(_floor(real('mom', mom, 'in [0, 1)', lambda v: 0<=v<1), nesterov))
 
-# %% ../nbs/curvature.ipynb #e25e88c6
-_block = 16 # coordinates in a block
+# %% ../nbs/curvature.ipynb #8ad42d3a
+_block,_least = 4,16 # coordinates in a block; coordinates of a tensor, at least
 
 def _dense(p):
     "Does `p` fill one block of memory, in whatever order?"
@@ -75,7 +75,7 @@ def _dense(p):
 def _flat(p): return p.detach().as_strided((p.numel(),), (1,)) if _dense(p) else p.detach().reshape(-1)
 
 def _sample(p, k):
-    "Size, strides and offset of a view of the memory of `p`: about `k` coordinates (at least a block) in blocks, spread evenly"
+    "Size, strides and offset of a view of the memory of `p`: about `k` coordinates in blocks, spread evenly"
     n = p.numel()
     if k>=n: return (1,n),(n,1),0
     rows = k//_block
@@ -83,7 +83,7 @@ def _sample(p, k):
     while stride>_block and math.gcd(stride, width)>1: stride -= 1 # or all blocks would lie in the same columns
     return (rows,_block), (stride,1), (n-(rows-1)*stride-_block)//2
 
-# %% ../nbs/curvature.ipynb #ce1cb458
+# %% ../nbs/curvature.ipynb #4f54f872
 class _Segment:
     "Steps of some tensors of one parameter group: of all their coordinates, or of a weighted sample, gathered into one vector"
     def __init__(self, group, ps, ks, dtype):
@@ -137,10 +137,11 @@ class _Steps:
     "Consecutive optimizer steps of named tensors, by parameter group, and by layer when asked"
     def __init__(self, groups, n_coords=None, layer=lambda name: ''):
         named = [(i,n,p) for i,g in enumerate(groups) for n,p in g]
-        total = sum(p.numel() for *_,p in named)
+        total,weight = sum(p.numel() for *_,p in named),sum(p.numel()**.75 for *_,p in named)
         dtype = torch.float64 if any(p.dtype==torch.float64 for *_,p in named) else torch.float32
         if len({p.device for *_,p in named}) > 1: raise ValueError('the parameters are on several devices: HessianFreeLR needs them on one')
-        def share(p): return p.numel() if n_coords is None or n_coords>=total else max(_block, round(n_coords*p.numel()/total))
+        def share(p): # a large tensor gets more than a small one, but less than its share: gradients differ more between tensors than within
+            return p.numel() if n_coords is None or n_coords>=total else max(_least, round(n_coords*p.numel()**.75/weight))
         parts = {}
         for i,n,p in named: parts.setdefault((i,layer(n)), []).append(p)
         self.keys = list(parts)

@@ -423,10 +423,17 @@ def test_nothing_is_left(kw):
     with pytest.raises(KeyboardInterrupt): fit(learn, 1, lr=.05, cbs=[est,Stop()])
     assert list(learn.metrics)==metrics
 
-def test_metric_reaches_recorder_and_csv(tmp_path):
+class ScalarLog(Callback):
+    "Takes what fastai's TensorBoard and W&B callbacks take, where they take it"
+    order = Recorder.order+1
+    def before_fit(self): self._seen = []
+    def after_epoch(self): self._seen.append(dict(zip(self.recorder.metric_names[2:-1], self.recorder.log[2:-1])))
+
+def test_metric_reaches_recorder_and_loggers(tmp_path):
     learn = learner(); learn.path = tmp_path
-    est = HessianFreeLR('probe', every=2, metric=True)
-    fit(learn, 3, lr=.05, cbs=[est, CSVLogger()])
+    est,log = HessianFreeLR('probe', every=2, metric=True),ScalarLog()
+    fit(learn, 3, lr=.05, cbs=[est, CSVLogger(), log])
+    assert [list(o) for o in log._seen]==[['valid_loss','curvature_lr']]*3 and log._seen[-1]['curvature_lr']==pytest.approx(est.lr if est.lr else math.nan, nan_ok=True)
     i = learn.recorder.metric_names.index('curvature_lr')
     csv = pd.read_csv(tmp_path/'history.csv')
     assert csv.curvature_lr.iloc[-1]==pytest.approx(learn.recorder.values[-1][i-1], rel=1e-4, nan_ok=True)
