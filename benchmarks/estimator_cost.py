@@ -1,33 +1,36 @@
-"""What HessianFreeLR costs: time per training step and peak memory, against the same steps without it.
+"""What HessianFreeLR costs: time per training step and memory, against the same steps without it. Six minutes on one core.
 
-    python benchmarks/estimator_cost.py [--nets cnn,resnet,mlp] [--reps 15]
+    python benchmarks/estimator_cost.py [--nets cnn,resnet,mlp] [--pairs 5] [--cpu]
 
-Blocks of steps with and without the callback alternate within one fit; overhead = median of the paired differences of block means, over the
-median step without; the time spent inside the callback is added up beside it, which says more on a machine that is not quiet. The estimator's work comes in bursts (a pair of steps every `every` steps), so a block is a whole number of periods.
-The probe's period of 100 steps is too long for that on the large nets: its two busy steps are timed alone and divided by the period.
+Three networks, SGD with momentum. In one fit, blocks of steps with the callback working and blocks with it asleep alternate; `overhead` is the
+median of their differences over the median step, `error` the standard error of that median. On the large networks the differences drown in the
+noise of the steps, so the time spent inside the callback is added up beside it, `inside`, which does not. An estimator that works once per period is
+timed over whole periods on the small network; on the large ones in its two busy steps, to which the idle ones are added (`idle`, from the small network).
+Memory: what the peak of the process rises by (good to some MiB), and the bytes of the tensors that the callback holds. `--cpu` reads the processor's time instead of
+the wall clock, for a machine that is not quiet.
 """
 import argparse, statistics, time
 from pathlib import Path
-import torch
+import numpy as np, torch
 from fastai.basics import *
 from fastai.callback.progress import ProgressCallback
 from superconv_fastai.curvature import HessianFreeLR
 from common import save_results
 import time # after the star imports
 
+clock = time.perf_counter
+
 class Naive(Callback):
-    "Eq. 8 as one would write it first: three whole snapshots, a number read at each step"
+    "Eq. 8 as one would write it first: three whole snapshots, two numbers read at each step"
     run_valid,order = False,15
     def __init__(self): self._snaps = []
     def after_step(self):
         self._snaps = self._snaps[-2:] + [[p.detach().clone() for p in self.learn.model.parameters()]]
-        if len(self._snaps)==3:
-            a,b,c = self._snaps
-            num = sum((y-x).abs().sum().item() for x,y in zip(a, b))
-            den = sum((2*y-x-z).abs().sum().item() for x,y,z in zip(a, b, c))
-            self._est = .1*num/max(den, 1e-30)
-    def before_fit(self): pass
-    def before_train(self): pass
+        if len(self._snaps)<3: return
+        a,b,c = self._snaps
+        num = sum((y-x).abs().sum() for x,y in zip(a, b)).item()
+        den = sum((2*y-x-z).abs().sum() for x,y,z in zip(a, b, c)).item()
+        self._est = .1*num/max(den, 1e-30)
 
 class Block(Module):
     def __init__(self, ni, no, stride):
@@ -47,110 +50,143 @@ def resnet(): # ResNet-18's blocks and 11M parameters, CIFAR stem
 
 def mlp(): return nn.Sequential(nn.Linear(3072,8192), nn.ReLU(), nn.Linear(8192,8192), nn.ReLU(), nn.Linear(8192,1000)), torch.randn(64,3072) # 100M
 
-nets = dict(cnn=(cnn,10), resnet=(resnet,1), mlp=(mlp,1)) # and how many periods a block has
-variants = {'naive, 3 snapshots':(Naive,{},1), 'full':(HessianFreeLR,dict(every=1, n_coords=None),1), 'sample of 10,000':(HessianFreeLR,dict(every=1),1),
-            'full, every=10':(HessianFreeLR,dict(n_coords=None),10), 'default (sample, every=10)':(HessianFreeLR,{},10), 'probe, every=100':(HessianFreeLR,dict(mode='probe'),100)}
+nets = dict(cnn=cnn, resnet=resnet, mlp=mlp)
+variants = {'naive: 3 snapshots':(Naive,{},1), 'paper, all coordinates, every step':(HessianFreeLR,dict(n_coords=None),1), 'paper, sample of 10,000, every step':(HessianFreeLR,{},1),
+            'paper, all coordinates, every=10':(HessianFreeLR,dict(n_coords=None),10), 'paper, default: sample, every=10':(HessianFreeLR,{},10),
+            'probe, default: every=100':(HessianFreeLR,dict(mode='probe'),100)} # class, arguments, period
 
 def timed(cls):
     "The callback, adding up the time that is spent in it"
     class Timed(cls):
-        name,spent = 'timed',0.
+        _spent = 0.
         def __call__(self, event):
-            t = time.perf_counter()
+            t = clock()
             super().__call__(event)
-            type(self).spent += time.perf_counter()-t
+            self.__dict__['_spent'] = self._spent+clock()-t
     return Timed
 
-def peak():
-    return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmHWM'))*1024
+def peak(): return next(int(l.split()[1]) for l in Path('/proc/self/status').read_text().splitlines() if l.startswith('VmHWM'))*1024
 def reset_peak(): Path('/proc/self/clear_refs').write_text('5')
 
+def held(o, own, seen):
+    "Bytes of the tensors that `o` refers to, without the model's `own`"
+    if id(o) in seen: return 0
+    seen.add(id(o))
+    if isinstance(o, torch.Tensor):
+        st = o.untyped_storage()
+        if st.data_ptr() in own|seen: return 0
+        seen.add(st.data_ptr())
+        return st.nbytes()
+    if isinstance(o, (Learner, type)): return 0
+    return sum(held(v, own, seen) for v in (o if isinstance(o, (list,tuple)) else o.values() if isinstance(o, dict) else vars(o).values() if hasattr(o, '__dict__') else ()))
+
 class Alternate(Callback):
-    "Blocks of `block` steps without `est` and with it in turn; the time and the peak memory of each"
+    "Peak memory without `est`; then blocks of `block` steps with it asleep and at work in turn: their times, the time inside it, and what it holds"
     order,run_valid = 1000,False
-    def __init__(self, est, block, blocks): self._est,self._block,self._blocks,self._i,self._times,self._peaks,self._cur,self._on,self._inside,self._spent = est,block,blocks,0,[[],[]],[[],[]],[],False,[],[0.]
+    def __init__(self, est, block, pairs): self._est,self._block,self._pairs,self._blocks,self._steps,self._i,self.held = est,block,pairs,{False:[],True:[]},[],0,0
     def after_batch(self):
-        now = time.perf_counter()
-        if self._i>0: self._cur.append(now-self._t); self._spent.append(type(self._est).spent)
-        if self._i>0 and self._i%self._block==0:
-            if self._on and self._i>self._block*2: self._inside.append((self._spent[-1]-self._spent[-1-self._block])/self._block)
-            if self._i>self._block*2: self._times[self._on].append(self._cur); self._peaks[self._on].append(peak())
-            self._cur = []
-            if self._on: self.learn.remove_cb(self._est)
-            else:
-                self.learn.add_cb(self._est)
-                if self._i==self._block: self._est.before_fit(); self._est.before_train()
-            self._on = not self._on
-            reset_peak()
-        self._i += 1
-        if self._i>self._block*self._blocks: raise CancelFitException
-        self._t = time.perf_counter()
+        now,est,self._i = clock(),self._est,self._i+1
+        if self._i==3: reset_peak() # two steps have allocated what a step needs
+        if self._i==5: self.peak = peak(); self.learn.add_cb(est)
+        first = 5+3*self._block # by then the estimator has made its buffers
+        if self._i==first: reset_peak()
+        if self._i>first: self._steps.append((now-self._t, est._spent-self._s))
+        if len(self._steps)==self._block: self._next()
+        self._s,self._t = est._spent,clock()
+    def _next(self):
+        est = self._est
+        self._blocks[est.run].append(np.mean(self._steps, 0))
+        self._steps = []
+        if est.run:
+            self.held = max(self.held, held(est, {p.untyped_storage().data_ptr() for p in self.learn.model.parameters()}, set()))
+            if len(self._blocks[True])==1: self.peak = peak()-self.peak # not later: a fit grows by itself
+        elif len(self._blocks[False])==self._pairs: raise CancelFitException
+        est.run = not est.run
+
+class Batches(list):
+    n_inp,device,rng = 1,torch.device('cpu'),None
+
+def learner(model, *batch):
+    learn = Learner(DataLoaders(Batches([batch]*100_000), Batches()), model, loss_func=F.cross_entropy, opt_func=partial(SGD, mom=.9), lr=1e-3)
+    learn.remove_cb(ProgressCallback); learn.logger = noop
+    return learn
+
+def measure(learn, cls, kw, period, idle, pairs):
+    whole = period==1 or idle is None
+    busy = period if whole else 2
+    if cls is not Naive: kw = dict(kw, every=busy)
+    block = busy*10 if idle is None and busy==1 else busy
+    alt = Alternate(timed(cls)(**kw), block, pairs)
+    learn.fit(1, cbs=alt)
+    learn.remove_cb(alt._est)
+    off,on,inside = [t for t,_ in alt._blocks[False]],[t for t,_ in alt._blocks[True]],[t for _,t in alt._blocks[True]]
+    diff,step,share = [b-a for a,b in zip(off, on)],statistics.median(off),busy/period
+    rest = 0. if whole else (1-share)*idle
+    extra,inside = statistics.median(diff)*share+rest, statistics.median(inside)*share+rest
+    return dict(step_ms=step*1e3, extra_ms=extra*1e3, overhead=extra/step, error=1.25*np.std(diff)/math.sqrt(len(diff))*share/step, inside_ms=inside*1e3, inside=inside/step,
+                peak=alt.peak, held=alt.held, pairs=len(diff))
+
+def idle_time(learn, n=3000):
+    "Seconds for which a step without an estimate is inside the callback"
+    est = timed(HessianFreeLR)(every=10**9)
+    class Stop(Callback):
+        run_valid = False
+        def after_batch(self):
+            if self.iter==50: self._s = est._spent
+            if self.iter==n: raise CancelFitException
+    stop = Stop()
+    learn.fit(1, cbs=[est,stop])
+    return (est._spent-stop._s)/(n-50)
 
 def floor_time(n):
     "24 bytes per parameter at this machine's bandwidth: three copies of n floats"
     a,b = torch.zeros(n),torch.ones(n)
     def f():
-        t = time.perf_counter()
+        t = clock()
         for _ in range(3): a.copy_(b)
-        return time.perf_counter()-t
+        return clock()-t
     f()
     return min(f() for _ in range(5))
 
-def measure(mk, periods, cls, kw, period, reps):
-    torch.manual_seed(0)
-    model,x = mk()
-    y = torch.randint(0, 10, (len(x),))
-    busy = period>=100
-    block = 2 if busy else period*periods
-    if busy: kw = dict(kw, every=2) # a block is one pair: every step of it is busy
-    class Loader(list):
-        n_inp,device,rng = 1,torch.device('cpu'),None
-    dl = Loader([(x,y)]*(block*(2*reps+6)))
-    learn = Learner(DataLoaders(dl, dl), model, loss_func=F.cross_entropy, opt_func=partial(SGD, mom=.9), lr=1e-3)
-    alt = Alternate(timed(cls)(**kw), block, 2*reps+4)
-    learn.remove_cb(ProgressCallback)
-    with learn.no_logging(): learn.fit(1, cbs=alt)
-    without,with_ = ([statistics.median(b) if block==1 else sum(b)/len(b) for b in t] for t in alt._times)
-    n = min(len(without), len(with_))
-    base = statistics.median(without)
-    extra = statistics.median(b-a for a,b in zip(without[:n], with_[:n]))
-    inside = statistics.median(alt._inside)
-    if busy: extra,inside = extra*2/period, inside*2/period
-    mem = statistics.median(alt._peaks[1]) - statistics.median(alt._peaks[0])
-    return dict(step_ms=base*1e3, extra_ms=extra*1e3, overhead=extra/base, inside_ms=inside*1e3, inside=inside/base, memory=mem, params=sum(p.numel() for p in model.parameters()), blocks=n)
-
-def accuracy(mk, steps=40):
-    "Largest deviation of the sample's smoothed estimate from the full one, over a short training on random data"
-    class Full(HessianFreeLR): pass
-    torch.manual_seed(0)
-    model,x = mk()
-    y = torch.randint(0, 10, (16,len(x)))
-    class Loader(list): n_inp,device,rng = 1,torch.device('cpu'),None
-    dl = Loader([(x+torch.randn_like(x), y[i%16]) for i in range(steps)])
-    learn = Learner(DataLoaders(dl, dl[:1]), model, loss_func=F.cross_entropy, opt_func=partial(SGD, mom=.9), lr=1e-3)
-    cbs = [HessianFreeLR(every=4), Full(every=4, n_coords=None)]
-    learn.remove_cb(ProgressCallback); learn.logger = noop
-    learn.fit(1, cbs=cbs)
+def accuracy(model, x, steps=24):
+    "Largest deviation of the default sample's smoothed estimate from that of all coordinates, over a short training on random data"
+    learn = learner(model, x, torch.randint(0, 10, (len(x),)))
+    class Fresh(Callback):
+        run_valid = False
+        def before_batch(self): self.learn.xb,self.learn.yb = (torch.randn_like(x),),(torch.randint(0, 10, (len(x),)),)
+        def after_batch(self):
+            if self.iter==steps-1: raise CancelFitException
+    cbs = [HessianFreeLR(every=4), HessianFreeLR(every=4, n_coords=None)]
+    learn.fit(1, cbs=cbs+[Fresh()])
     a,b = (cb.estimates.smooth for cb in cbs)
     return float((a/b-1).abs().max())
 
 def main():
+    global clock
     ap = argparse.ArgumentParser()
-    ap.add_argument('--nets', default='cnn,resnet,mlp'); ap.add_argument('--reps', type=int, default=15)
+    ap.add_argument('--nets', default='cnn,resnet,mlp'); ap.add_argument('--pairs', type=int, default=5); ap.add_argument('--cpu', action='store_true')
     a = ap.parse_args()
+    if a.cpu: clock = time.process_time
     torch.set_num_threads(1)
-    res = []
+    set_seed(0)
+    small,x = cnn()
+    small = learner(small, x, torch.randint(0, 10, (len(x),)))
+    idle,res = idle_time(small),[]
+    print(f'a step without an estimate: {idle*1e6:.1f} us inside the callback')
     for net in a.nets.split(','):
-        mk,periods = nets[net]
-        n = sum(p.numel() for p in mk()[0].parameters())
-        floor,dev = floor_time(n),accuracy(mk)
-        print(f"{net:7} {n/1e6:7.2f}M sample of 10,000 against all: at most {100*dev:.1f} % off", flush=True)
+        model,x = nets[net]()
+        n = sum(p.numel() for p in model.parameters())
+        floor,dev = floor_time(n),accuracy(model, x)
+        learn = learner(model, x, torch.randint(0, 10, (len(x),)))
+        print(f'\n{net}: {n/1e6:.2f}M parameters, 24 bytes for each take {floor*1e3:.3f} ms; sample of 10,000 against all: at most {100*dev:.1f} % off', flush=True)
         for name,(cls,kw,period) in variants.items():
-            row = dict(net=net, variant=name, **measure(mk, periods, cls, kw, period, a.reps if net=='cnn' else max(3, a.reps//3)), floor_ms=floor*1e3, sample_off=dev)
+            t = clock()
+            pairs = a.pairs if net!='cnn' else 5*a.pairs if period==100 else 20*a.pairs
+            row = dict(net=net, params=n, variant=name, floor_ms=floor*1e3, sample_off=dev, **measure(learn, cls, kw, period, None if net=='cnn' else idle, pairs))
             row['of_floor'] = row['inside_ms']/row['floor_ms']
             res.append(row)
-            print(f"{net:7} {n/1e6:7.2f}M {name:28} step {row['step_ms']:8.2f} ms  +{row['extra_ms']:8.3f} ms = {100*row['overhead']:6.2f} %  in it {100*row['inside']:6.2f} % = {row['of_floor']:6.2f} x 24 B/param  "
-                  f"memory +{row['memory']/2**20:7.1f} MiB = {row['memory']/n:5.1f} B/param", flush=True)
-    if a.nets==','.join(nets): save_results('estimator_cost', dict(results=res, threads=1))
+            print(f"  {name:36} step {row['step_ms']:8.2f} ms  +{100*row['overhead']:6.2f} +- {100*row['error']:4.2f} %  inside {100*row['inside']:6.3f} % = {row['of_floor']:5.2f} x 24 B/param  "
+                  f"peak {row['peak']/2**20:+8.1f} MiB  holds {row['held']/2**20:7.2f} MiB = {row['held']/n:5.2f} B/param  ({clock()-t:.0f} s)", flush=True)
+    if a.nets==','.join(nets): save_results('estimator_cost', dict(results=res, threads=1, idle_us=idle*1e6))
 
 if __name__=='__main__': main()

@@ -7,13 +7,14 @@ Docs: https://superconv.github.io/superconv_fastai/curvature.html.md"""
 # %% auto #0
 __all__ = ['hessian_free_lr', 'noise_floor', 'HessianFreeLR', 'CurvatureLR', 'LRProbe']
 
-# %% ../nbs/curvature.ipynb #261ecd23
+# %% ../nbs/curvature.ipynb #9e9ad753
 import math, warnings
 from contextlib import contextmanager, nullcontext
 import numpy as np, pandas as pd, torch
 from fastai.basics import *
 from .core import *
 from .state import undisturbed,_global_rngs
+from array import array # after the star imports, which bring numpy's
 
 # %% ../nbs/curvature.ipynb #b3ec08c5
 def _blobs(x):
@@ -43,19 +44,24 @@ def hessian_free_lr(
     warnings.warn(f'hessian_free_lr: no estimate, {why}')
     return math.nan
 
-# %% ../nbs/curvature.ipynb #b218dd0d
+# %% ../nbs/curvature.ipynb #8c775d74
+def _floor(mom, nesterov=False):
+    "What Eq. 8 returns over the LR for white noise averaged with momentum `mom`: a function of arrays; NaN when nothing is averaged away"
+    mom = np.asarray(mom, float)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        var,cov = (1+mom)**2 + mom**4/(1-mom**2), mom**2*(1+mom + mom**3/(1-mom**2)) # of Nesterov's steps, and of one with the next
+        return np.where(mom<1, np.where(nesterov, np.sqrt(var/(2*(var-cov))), 1/np.sqrt(2*(1-mom))), np.nan)
+
 def noise_floor(
     lr:float, # LR in use
     mom:float=0., # Momentum in use
     nesterov:bool=False # Nesterov's steps (torch's SGD has them)
 ) -> float:
     "What Eq. 8 returns when mini-batch noise is all it sees: `lr/sqrt(2(1-mom))`, no word about curvature"
-    if not nesterov: return lr/math.sqrt(2*(1-mom))
-    var,cov = (1+mom)**2 + mom**4/(1-mom**2), mom**2*(1+mom + mom**3/(1-mom**2))
-    return lr*math.sqrt(var/(2*(var-cov)))
+    return real('lr', lr, 'a number > 0', lambda v: v>0)*float(_floor(real('mom', mom, 'in [0, 1)', lambda v: 0<=v<1), nesterov))
 
-# %% ../nbs/curvature.ipynb #f17c1789
-_block,_chunk = 16,2**18 # coordinates in a block; coordinates handled at once, so that intermediates stay in the cache
+# %% ../nbs/curvature.ipynb #8ad42d3a
+_block,_least = 4,16 # coordinates in a block; coordinates of a tensor, at least
 
 def _dense(p):
     "Does `p` fill one block of memory, in whatever order?"
@@ -69,7 +75,7 @@ def _dense(p):
 def _flat(p): return p.detach().as_strided((p.numel(),), (1,)) if _dense(p) else p.detach().reshape(-1)
 
 def _sample(p, k):
-    "Size, strides and offset of a view of the memory of `p`: about `k` coordinates (at least a block) in blocks, spread evenly"
+    "Size, strides and offset of a view of the memory of `p`: about `k` coordinates in blocks, spread evenly"
     n = p.numel()
     if k>=n: return (1,n),(n,1),0
     rows = k//_block
@@ -77,145 +83,136 @@ def _sample(p, k):
     while stride>_block and math.gcd(stride, width)>1: stride -= 1 # or all blocks would lie in the same columns
     return (rows,_block), (stride,1), (n-(rows-1)*stride-_block)//2
 
-# %% ../nbs/curvature.ipynb #d5a1f4cf
+# %% ../nbs/curvature.ipynb #4f54f872
 class _Segment:
-    "Steps of some tensors of one parameter group"
+    "Steps of some tensors of one parameter group: of all their coordinates, or of a weighted sample, gathered into one vector"
     def __init__(self, group, ps, ks, dtype):
-        self.group,self.ps = group,ps
-        self.ns = [p.numel() if k>=p.numel() else k//_block*_block for p,k in zip(ps, ks)]
-        n,dev = sum(self.ns),ps[0].device
+        self.group,self.ps,self.at = group,ps,None
+        ns = [p.numel() if k>=p.numel() else k//_block*_block for p,k in zip(ps, ks)]
+        n,dev = sum(ns),ps[0].device
+        self.room = 2**18 if dev.type=='cpu' else 2**24 # coordinates handled at once: fewer cost calls, more fall out of the cache
         new = partial(torch.empty, dtype=dtype, device=dev)
-        self.prev,self.q,self.num,self.cur,self.w = new(n),new(n),None,None,None
-        self.room = _chunk if dev.type=='cpu' else 2**24
-        self.tmp = [new(min(n, self.room)) for _ in range(2)]
-        sampled = any(m<p.numel() for m,p in zip(self.ns, ps))
-        if sampled: self.w = torch.cat([torch.full((m,), p.numel()/m, dtype=dtype, device=dev) for m,p in zip(self.ns, ps)])
-        if sampled or n<=self.room: # gather, then handle all at once
-            self.cur,self.views,self.at = new(n),[_sample(p, m) for p,m in zip(ps, self.ns)],None
-            self.into = [o.view(v[0]) for o,v in zip(self.cur.split(self.ns), self.views)]
-        else: self.parts = [(p.split(self.room), q.split(self.room)) for p,q in zip(self.prev.split(self.ns), self.q.split(self.ns))]
+        sampled = any(m<p.numel() for m,p in zip(ns, ps))
+        self.w = torch.cat([torch.full((m,), p.numel()/m, dtype=dtype, device=dev) for m,p in zip(ns, ps)]) if sampled else None
+        self.cur,self.views = None,[_sample(p, m) for p,m in zip(ps, ns)]
+        if sampled or n<=self.room: self.cur,split = new(n),lambda x: [x]
+        else: split = lambda x: [c for o in x.split(ns) for c in o.split(self.room)]
+        if self.cur is not None: self.into = [o.view(v[0]) for o,v in zip(self.cur.split(ns), self.views)]
+        self.prev,self.d = split(new(n)),split(new(n)) # the last weights; the last step
+        self.y = new(max(map(len, self.prev)))
 
-    def gather(self):
-        "The sampled coordinates into `cur`. The views are made anew when a parameter has moved in memory, or would have to be copied"
+    def now(self):
+        "The present weights, in chunks. Their views are made anew when a tensor has moved in memory, or has to be copied"
         at = [p.data_ptr() for p in self.ps]
         if at!=self.at:
-            src = [(p.detach() if _dense(p) else p.detach().contiguous()) for p in self.ps]
-            self.src = [p.as_strided(size, stride, p.storage_offset()+o) for p,(size,stride,o) in zip(src, self.views)]
+            flat = [_flat(p) for p in self.ps]
+            if self.cur is None: self.src = [c for o in flat for c in o.split(self.room)]
+            else: self.src = [o.as_strided(size, stride, o.storage_offset()+first) for o,(size,stride,first) in zip(flat, self.views)]
             self.at = at if all(map(_dense, self.ps)) else None
+        if self.cur is None: return self.src
         torch._foreach_copy_(self.into, self.src)
-
-    def chunks(self):
-        "Triples of present weights, last weights and last step over its LR"
-        if self.cur is None:
-            for p,(prev,q) in zip(self.ps, self.parts): yield from zip(_flat(p).split(self.room), prev, q)
-        else:
-            self.gather()
-            yield self.cur, self.prev, self.q
+        return [self.cur]
 
     def start(self):
-        for cur,prev,_ in self.chunks(): prev.copy_(cur)
+        for cur,prev in zip(self.now(), self.prev): prev.copy_(cur)
 
-    def _sum(self, x): return x.sum() if self.w is None else x.dot(self.w)
-
-    def step(self, inv, inv_next, has_step, keep):
-        "Sums of the last step and this one (`has_step`); then this one becomes the last (`keep`)"
-        nums,dens,dots,sqs = [],[],[],[]
-        for cur,prev,q in self.chunks():
-            d,y = (t if len(t)==len(cur) else t[:len(cur)] for t in self.tmp)
-            torch.sub(cur, prev, out=d)
-            if has_step:
-                torch.sub(q, d, alpha=inv, out=y)
-                dots.append(q.dot(y) if self.w is None else q.mul_(y).dot(self.w))
-                sqs.append(y.dot(y) if self.w is None else torch.mul(y, y, out=q).dot(self.w))
-                dens.append(self._sum(y.abs_()))
+    def step(self, rho, keep):
+        "The four sums when there is a last step (`rho` is not None); this step becomes the last one (`keep`)"
+        nums,sums = [],[]
+        for cur,prev,d in zip(self.now(), self.prev, self.d):
+            torch.sub(cur, prev, out=prev) # this step
+            y = self.y[:len(prev)]
+            if rho is not None:
+                torch.sub(d, prev, alpha=rho, out=y)
+                wy = y if self.w is None else y*self.w
+                sums += [d.dot(wy), y.dot(wy), wy.abs_().sum()] # in this order: the last one spoils `y`
             if keep:
-                prev.copy_(cur)
-                torch.mul(d, inv_next, out=q)
-                nums.append(self._sum(d.abs_()))
-        total = lambda o: o[0] if len(o)==1 else torch.stack(o).sum()
-        row = (self.num, total(dens), total(dots), total(sqs)) if has_step else None
-        if keep: self.num = total(nums)
+                nums.append(torch.abs(prev, out=y).sum() if self.w is None else torch.abs(prev, out=y).dot(self.w))
+                d.copy_(cur)
+        row = None if rho is None else torch.cat([self.num.view(1), torch.stack(sums).view(-1,3).sum(0)])
+        if keep: self.prev,self.d,self.num = self.d,self.prev,torch.stack(nums).sum()
         return row
 
 class _Steps:
-    "Consecutive optimizer steps on a fixed sample of coordinates, all on the device"
+    "Consecutive optimizer steps of named tensors, by parameter group, and by layer when asked"
     def __init__(self, groups, n_coords=None, layer=lambda name: ''):
         named = [(i,n,p) for i,g in enumerate(groups) for n,p in g]
-        total = sum(p.numel() for *_,p in named)
+        total,weight = sum(p.numel() for *_,p in named),sum(p.numel()**.75 for *_,p in named)
         dtype = torch.float64 if any(p.dtype==torch.float64 for *_,p in named) else torch.float32
         if len({p.device for *_,p in named}) > 1: raise ValueError('the parameters are on several devices: HessianFreeLR needs them on one')
+        def share(p): # a large tensor gets more than a small one, but less than its share: gradients differ more between tensors than within
+            return p.numel() if n_coords is None or n_coords>=total else max(_least, round(n_coords*p.numel()**.75/weight))
         parts = {}
         for i,n,p in named: parts.setdefault((i,layer(n)), []).append(p)
-        def share(p): return p.numel() if n_coords is None or n_coords>=total else max(_block, round(n_coords*p.numel()/total))
-        self.keys,self.moved = list(parts),False
+        self.keys = list(parts)
         self.segs = [_Segment(i, ps, [share(p) for p in ps], dtype) for (i,_),ps in parts.items()]
 
     def start(self):
         "The weights before a pair of steps"
-        self.moved = False
         for s in self.segs: s.start()
 
-    def step(self, inv, keep, inv_next=None):
-        "The weights after a step. `inv`: 1/lr of each group. Returns a row of four sums for each segment when there was a step before"
-        rows = [s.step(inv[s.group], (inv_next or inv)[s.group], self.moved, keep) for s in self.segs]
-        had,self.moved = self.moved,keep
-        return torch.stack([o for r in rows for o in r]).view(len(rows), -1) if had else None
+    def step(self, rhos=None, keep=True):
+        "After a step. With `rhos`, for each group the last step's LR over this one's: a row of four sums for each segment"
+        rows = [s.step(rhos and rhos[s.group], keep) for s in self.segs]
+        return torch.stack(rows) if rhos else None
 
-# %% ../nbs/curvature.ipynb #47f0686c
+# %% ../nbs/curvature.ipynb #e8d7f28a
 class _Log:
-    "Rows of numbers on the device, with what the host knows about each"
+    "Rows of numbers on the device, and beside each a row of numbers that the host knows"
     size = 256
-    def __init__(self, keys): self.keys,self.meta,self.blocks,self.free = keys,[],[],0
+    def __init__(self, keys): self.keys,self.blocks,self.known,self.n,self.free = keys,[],array('d'),0,0
+    def __len__(self): return self.n
 
-    def add(self, row, **meta):
+    def add(self, row, *known):
         if not self.free: self.blocks.append(row.new_empty(self.size, *row.shape)); self.free = self.size
         self.blocks[-1][self.size-self.free] = row
-        self.free -= 1
-        self.meta.append(meta)
+        self.known.extend(known)
+        self.n,self.free = self.n+1,self.free-1
 
     def read(self):
         "The rows as a float64 array `(estimates, segments, numbers)`"
-        bs = [b if i<len(self.blocks)-1 else b[:len(b)-self.free] for i,b in enumerate(self.blocks)]
-        return torch.cat(bs).double().cpu().numpy()
+        return torch.cat(self.blocks)[:self.n].double().cpu().numpy()
 
-    def last(self): return self.blocks[-1][self.size-self.free-1].double().cpu().numpy()
+    def host(self): return np.array(self.known).reshape(self.n, -1)
+    def last(self): return self.blocks[-1][len(self.blocks[-1])-self.free-1].double().cpu().numpy()
 
     def settle(self):
         "Bring all to the host, so that nothing is left on the device and a pickle loads anywhere"
-        if self.blocks: self.blocks,self.free = [torch.from_numpy(self.read())],0
+        if self.n: self.blocks,self.free = [torch.from_numpy(self.read())],0
 
     def __getstate__(self):
-        res = object.__new__(_Log)
-        res.__dict__.update(self.__dict__)
-        res.settle()
-        return res.__dict__
+        res = dict(self.__dict__)
+        if self.n: res.update(blocks=[torch.from_numpy(self.read())], free=0)
+        return res
 
-# %% ../nbs/curvature.ipynb #10e60db9
-@contextmanager
-def _no_trace(model):
-    "Random states, buffers and modules' attributes are afterwards what they were"
-    rngs = _global_rngs()
-    mods = [(d, dict(d)) for m in model.modules() for d in (vars(m), m._buffers)]
-    bufs = [(b, b.detach().clone()) for b in model.buffers()]
-    try: yield
-    finally:
-        for d,was in mods:
-            if d.keys()!=was.keys() or any(d[k] is not v for k,v in was.items()): d.clear(); d.update(was)
-        for b,c in bufs: b.data.copy_(c)
-        rngs()
-
+# %% ../nbs/curvature.ipynb #9bfacf78
 def _bare(model):
     "The model inside a (distributed) data-parallel wrapper: its hooks must not see these gradients"
     wraps = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     return model.module if isinstance(model, wraps) else model
 
+@contextmanager
+def _no_trace(learn):
+    "Random states, buffers, and the attributes of modules, callbacks and learner are afterwards what they were"
+    rngs,mods = _global_rngs(),list(learn.model.modules())
+    attrs = [(d, dict(d)) for d in [vars(o) for o in [learn, *learn.cbs, *mods]] + [m._buffers for m in mods]]
+    bufs = [(b, b.detach().clone()) for b in learn.model.buffers()]
+    try: yield
+    finally:
+        for d,was in attrs:
+            if d.keys()!=was.keys() or any(d[k] is not v for k,v in was.items()): d.clear(); d.update(was)
+        for b,c in bufs: b.data.copy_(c)
+        rngs()
+
 def _gradient(learn, ps):
     "Gradient of the loss of the learner's present mini-batch, with no trace in the learner"
-    model = _bare(learn.model)
     dev = ps[0].device.type
-    with _no_trace(model), torch.enable_grad(), torch.autocast(dev, enabled=False) if dev in ('cpu','cuda') else nullcontext():
-        loss = learn.loss_func(model(*learn.xb), *learn.yb)
-        return torch.autograd.grad(loss.mean() if loss.ndim else loss, ps, allow_unused=True, materialize_grads=True)
+    with _no_trace(learn), torch.enable_grad(), torch.autocast(dev, enabled=False) if dev in ('cpu','cuda') else nullcontext():
+        learn.pred = _bare(learn.model)(*learn.xb)
+        learn('after_pred') # some callbacks make the prediction here, fastai's for recurrent nets among them
+        loss = learn.loss_func(learn.pred, *learn.yb)
+        gs = torch.autograd.grad(loss.mean() if loss.ndim else loss, ps, allow_unused=True, materialize_grads=True)
+        return [g.to_dense() if g.is_sparse else g for g in gs]
 
 @contextmanager
 def _weights(ps, others):
@@ -230,9 +227,10 @@ def _weights(ps, others):
 def _dot(xs, ys): return torch.stack([torch.dot(x.flatten(), y.flatten()) for x,y in zip(xs, ys)])
 
 def _check_dtype(ps):
-    half = [p.dtype for p in ps if p.dtype in (torch.float16,torch.bfloat16)]
-    if half: raise ValueError(f'parameters are {half[0]}: rounding is larger than the differences that hold the curvature, so no estimate '
-                              'means anything. Keep float32 parameters (to_fp16() and to_bf16() do)')
+    for p in ps:
+        if p.dtype not in (torch.float32,torch.float64):
+            raise ValueError(f'parameters are {p.dtype}, and estimates need float32 or float64. In half precision the rounding is larger than the '
+                             'differences that hold the curvature: keep float32 parameters, as to_fp16() and to_bf16() do')
 
 # %% ../nbs/curvature.ipynb #d59ee291
 _rel = 1e-2
@@ -259,7 +257,7 @@ def _probe(learn, ps, before):
         return torch.stack([-a.flatten().dot(u), u.dot((b-a).flatten())])
     return torch.stack([row(*o) for o in zip(ps, before, g0, g1)])
 
-# %% ../nbs/curvature.ipynb #f9ce9af1
+# %% ../nbs/curvature.ipynb #9d96c9a5
 def _ewm(x, alpha):
     "Exponentially weighted mean, and the lower end of its 95 % interval, from the spread of what it averages (Student's t)"
     from scipy.stats import t as student # slow to import
@@ -278,7 +276,7 @@ def _trust_paper(df, alpha, smoothing, start):
     else: smooth,floor = (pd.concat([pd.Series([s]), v]).ewm(alpha=alpha, adjust=False).mean().iloc[1:] for s,v in ((start,o.raw), (start,o.floor)))
     df['smooth'] = smooth.reindex(df.index)
     rel,bb = (smooth/floor).reindex(df.index),(avg(o.sy)/avg(o.yy)).reindex(df.index)
-    df['reason'] = np.select([~ok & (df.num==0), ~ok & (df.den==0), ~ok, df.sign<=0, (rel>.5) & (rel<2), bb<2],
+    df['reason'] = np.select([~ok & (df.num==0), ~ok & (df.den==0), ~ok, df.sign<=0, ~((rel<=.5) | (rel>=2)), bb<2],
         ['no weight moved', 'both steps have the same gradient', 'not finite', 'negative curvature, hidden by the absolute values',
          'within 2x of the noise floor', 'the gradients differ by mini-batch noise'], '')
     return df
@@ -292,12 +290,12 @@ def _trust_probe(df, alpha):
     df['smooth'] = (a/b).where((a>0) & (b>0)).reindex(df.index)
     clear_a,clear_b = ((low>0).reindex(df.index, fill_value=False) for low in (low_a,low_b))
     few = (ok.cumsum()<3)
-    df['reason'] = np.select([~ok, df.num<=0, df.den<=0, few, ~clear_a, ~clear_b],
-        ['not finite', 'the slope along the step is not positive', 'the curvature is not positive', 'fewer than 3 mini-batches',
+    df['reason'] = np.select([df.num<=0, ~ok, df.den<=0, few, ~clear_a, ~clear_b],
+        ['the slope along the step is not positive', 'not finite', 'the curvature is not positive', 'fewer than 3 mini-batches',
          'the slope is not clear of zero', 'the curvature is not clear of zero'], '')
     return df
 
-# %% ../nbs/curvature.ipynb #5aef2ed7
+# %% ../nbs/curvature.ipynb #9bb0cd33
 _sgd_parts = {'weight_decay','l2_reg','average_grad','sgd_step','momentum_step'}
 
 def _is_sgd(opt):
@@ -308,6 +306,13 @@ def _is_sgd(opt):
 def _averages(opt):
     "Does this SGD average gradients, if it has a momentum?"
     return isinstance(opt, OptimWrapper) or any(getattr(cb, '__name__', '')=='average_grad' for cb in opt.cbs)
+
+def _check_sgd(opt):
+    if _is_sgd(opt): return
+    o = opt.opt if isinstance(opt, OptimWrapper) else opt
+    parts = f" of {', '.join(getattr(cb, '__name__', str(cb)) for cb in o.cbs)}" if isinstance(o, Optimizer) else ''
+    raise ValueError(f"mode='paper' reads gradients off the optimizer's steps, which only works for SGD, with or without momentum. The steps of "
+                     f"this {type(o).__name__}{parts} are not its LR times a gradient: use mode='probe'")
 
 class HessianFreeLR(Callback):
     "Estimate the LR from the curvature that training meets. Observes: training with it is bit for bit training without it"
@@ -329,21 +334,23 @@ class HessianFreeLR(Callback):
         self._every = integer('every', every, 'an integer >= 1', lambda v: v>=1)
         self._alpha = real('alpha', alpha, 'in (0, 1]', lambda v: 0<v<=1)
         self._n_coords = None if n_coords is None else integer('n_coords', n_coords, 'None or an integer >= 1', lambda v: v>=1)
-        if by_layer not in (False,True,'module'): refuse('by_layer', by_layer, "False, True (parameter tensors) or 'module'")
+        if not isinstance(by_layer, bool) and by_layer!='module': refuse('by_layer', by_layer, "False, True (parameter tensors) or 'module'")
         if params=='all' and mode!='paper': refuse('params', params, "'trainable' in this mode: buffers have no gradient")
         self._smoothing = choice('smoothing', smoothing, ('sums','ratios'))
-        self._by_layer,self._show,self._shown = by_layer,metric,None
+        self._by_layer,self._metric,self._shown = by_layer,metric,None
         self._events = {e for e in self._methods if hasattr(type(self), e)}
         self._reset()
 
     def _reset(self): self._n,self._logs,self._done = 0,[],None; self._forget()
-    def _forget(self): self._pair = self._ps = self._before = self._lrs = self._key = None
+    def _forget(self):
+        self._pair = self._ps = self._before = self._lrs = self._key = None
+        self._phase,self._skipped,self._due = 0,False,True # phase 1: the weights before a pair of steps are known, 2: its first step too
     def _init_state(self): super()._init_state(); self._forget(); self._shown = None
 
     def __call__(self, event_name):
         "Only the events of this story: looking for the others, through learner and model, would cost more than the estimate"
         if event_name in ('before_batch','before_step','after_step'):
-            if self.run and self.learn.training: getattr(self, event_name)()
+            if self.run and self.learn.training and (self._ps is not None or event_name=='before_batch'): getattr(self, event_name)()
         elif event_name in self._events: return super().__call__(event_name)
 
     def __setattr__(self, name, value):
@@ -356,18 +363,17 @@ class HessianFreeLR(Callback):
         learn = self.learn
         self.run = not learn.lock.locked() and hasattr(learn, 'lr_finder')==self._finder # validate() and get_preds() come here too
         if not self.run: return
-        if self._mode=='paper' and not _is_sgd(learn.opt):
-            o = learn.opt.opt if isinstance(learn.opt, OptimWrapper) else learn.opt
-            parts = '' if o is not learn.opt or not hasattr(o, 'cbs') else f" of {', '.join(getattr(cb, '__name__', str(cb)) for cb in o.cbs)}"
-            raise ValueError(f"mode='paper' reads gradients off the optimizer's steps, which only works for SGD, with or without momentum. The steps of "
-                             f"this {type(o).__name__}{parts} are not its LR times a gradient: use mode='probe'")
-        _check_dtype([p for pg in learn.opt.param_lists for p in pg if p.requires_grad])
+        self._check()
         if not hasattr(learn, 'skip_to_epoch'): self._reset()
         self._forget()
         self._hide()
-        if self._show:
+        if self._metric:
             self._shown = ValueMetric(self._value, 'curvature_lr')
             learn.metrics = learn.metrics + L(self._shown)
+
+    def _check(self):
+        if self._mode=='paper': _check_sgd(self.learn.opt)
+        _check_dtype(p for pg in self.learn.opt.param_lists for p in pg if p.requires_grad)
 
     def _value(self): return ifnone(self.lr, math.nan)
     def _hide(self):
@@ -378,9 +384,11 @@ class HessianFreeLR(Callback):
     def _groups(self):
         "What is observed: named tensors of each parameter group"
         learn = self.learn
-        if self._params=='all': return [list({id(v): (k,v) for k,v in learn.model.state_dict(keep_vars=True).items() if torch.is_tensor(v)}.values())]
-        names = {id(p):n for n,p in learn.model.named_parameters()}
-        return [[(names.get(id(p), f'group {i}, tensor {j}'), p) for j,p in enumerate(pg) if p.requires_grad] for i,pg in enumerate(learn.opt.param_lists)]
+        if self._params=='all': named = [list({id(v): (k,v) for k,v in learn.model.state_dict(keep_vars=True).items() if torch.is_tensor(v)}.values())]
+        else:
+            names = {id(p):n for n,p in learn.model.named_parameters()}
+            named = [[(names.get(id(p), f'group {i}, tensor {j}'), p) for j,p in enumerate(pg) if p.requires_grad] for i,pg in enumerate(learn.opt.param_lists)]
+        return [[(n,p) for n,p in o if p.numel()] for o in named]
 
     def _layer(self, name): return name if self._by_layer is True else name.rpartition('.')[0] if self._by_layer else ''
 
@@ -388,9 +396,11 @@ class HessianFreeLR(Callback):
         "Find the tensors at the first batch of an epoch, when all callbacks have set up the model; again when others are trainable now"
         learn,groups = self.learn,self._groups()
         key = [[(n,id(p)) for n,p in g] for g in groups]
+        self._due = False
         if self._ps is not None and self._key==key: return
         self._forget()
-        self._key,self._ps = key,[p for g in groups for _,p in g]
+        self._check() # again, for who comes in the middle of a fit
+        self._due,self._key,self._ps = False,key,[p for g in groups for _,p in g]
         if not self._ps: raise ValueError('HessianFreeLR: the model has no trainable parameter')
         if self._mode=='paper':
             self._pair = _Steps(groups, None if self._params=='all' else self._n_coords, self._layer)
@@ -401,56 +411,54 @@ class HessianFreeLR(Callback):
             keys = [(i,self._layer(n)) for i,g in enumerate(groups) for n,_ in g]
         self._logs.append(_Log(keys))
         self._averages = _averages(learn.opt)
-        self._phase = 0 # 1: the weights before a pair of steps are known, 2: its first step too
 
     def before_train(self): self._due = True
     def before_batch(self):
         "The weights before a pair of steps"
         self._skipped = False
-        if self._due: self._setup(); self._due = False
+        if self._due: self._setup()
         if self._mode=='paper' and self._phase==0 and self._n%self._every==0: self._pair.start(); self._phase = 1
 
     def before_step(self):
         "The gradients of this mini-batch are in, its step is not yet taken"
-        if self._mode=='paper': return
-        first = self._n%self._every==0
-        if self._mode=='secant':
-            if first and self._done!=self._n: # once, also when this step is then skipped
-                self._log(_secant(self.learn, self._ps), self._hyper('lr'))
-                self._done = self._n
-            return
-        if self._phase==2:
-            lr = self._lrs[-1]
-            if lr>0:
-                row = _probe(self.learn, self._ps, self._before)
-                self._log(torch.stack([row[:,0]/lr, row[:,1]/lr**2], 1), self._lrs)
-            self._phase,self._before = 0,None
-        if first and self._phase==0: self._before,self._phase = [p.detach().clone() for p in self._ps],1
+        if self._mode=='secant': self._secant_step()
+        elif self._mode=='probe': self._probe_step()
 
     def after_cancel_step(self): self._skipped = True
     def after_step(self):
         "A step was taken, unless it was skipped"
         if self._skipped: return
-        n,self._n = self._n,self._n+1
+        self._n += 1
         if self._mode=='paper':
-            if self._phase: self._paper_step(n)
+            if self._phase: self._paper_step()
         elif self._phase==1: self._lrs,self._phase = self._hyper('lr'),2
 
-    def _hyper(self, k): return [float(h[k]) for h in self.learn.opt.hypers]
+    def _hyper(self, k):
+        res = [float(h.get(k, 0.)) for h in self.learn.opt.hypers]
+        return res[-1:] if self._params=='all' else res
 
-    def _paper_step(self, n):
-        lrs,old = self._hyper('lr'),self._lrs
-        if self._params=='all': lrs = lrs[-1:]
-        inv = [1/o if o>0 else 0. for o in lrs]
-        by = inv if self._params=='trainable' or self._phase==1 else [1/o if o>0 else 0. for o in old]
-        row = self._pair.step(by, self._phase==1 or self._every==1, inv)
+    def _paper_step(self):
+        "A step of Eq. 8's pair"
+        old,self._lrs = self._lrs,self._hyper('lr')
+        last,keep = self._phase==2,self._phase==1 or self._every==1
+        row = self._pair.step([1. if self._params=='all' else a/b if b>0 else 0. for a,b in zip(old, self._lrs)] if last else None, keep)
+        if last and any(a>0 and b>0 for a,b in zip(old, self._lrs)):
+            mom = self._hyper('mom') if self._averages else [0.]*len(old)
+            self._logs[-1].add(row, self._n-1, *old, *self._lrs, *mom, *self._hyper('nesterov'))
+        self._phase = 2 if keep else 0
+
+    def _secant_step(self):
+        if self._n%self._every or self._done==self._n: return # once for each step, also when it is then skipped
+        self._logs[-1].add(_secant(self.learn, self._ps), self._n, *self._hyper('lr'))
+        self._done = self._n
+
+    def _probe_step(self):
         if self._phase==2:
-            floors = [noise_floor(1., h.get('mom', 0.)*self._averages, h.get('nesterov', False)) for h in self.learn.opt.hypers]
-            if self._params=='all': floors = floors[-1:]
-            if any(a>0 and b>0 for a,b in zip(lrs, old)): self._logs[-1].add(row, step=n, lr=old, lr_next=lrs, floor=floors)
-        self._lrs,self._phase = lrs,2 if self._phase==1 or self._every==1 else 0
-
-    def _log(self, row, lrs): self._logs[-1].add(row, step=self._n, lr=lrs)
+            if (lr := self._lrs[-1])>0:
+                slope,curv = _probe(self.learn, self._ps, self._before).unbind(1)
+                self._logs[-1].add(torch.stack([slope/lr, curv/lr**2], 1), self._n, *self._lrs)
+            self._phase,self._before = 0,None
+        if self._phase==0 and self._n%self._every==0: self._before,self._phase = [p.detach().clone() for p in self._ps],1
 
     def after_fit(self):
         "The numbers come to the host; the rest goes"
@@ -460,36 +468,33 @@ class HessianFreeLR(Callback):
 
     def _sums(self, log):
         "A row for each estimate and layer: numerator, denominator and what is needed to judge them"
-        vals,layers = log.read(),list(dict.fromkeys(k for _,k in log.keys))
+        vals,host,layers = log.read(),log.host(),list(dict.fromkeys(k for _,k in log.keys))
         group,layer = (np.array(o) for o in zip(*[(g,layers.index(k)) for g,k in log.keys]))
         def total(x): # sum over the segments of each layer
             res = np.zeros((len(vals), len(layers)))
             np.add.at(res, (slice(None),layer), x)
             return res.ravel()
-        def meta(k): return np.array([m[k] for m in log.meta])[:,group]
-        num,den,lr = vals[...,0],vals[...,1],meta('lr')
-        df = pd.DataFrame(dict(step=np.repeat([m['step'] for m in log.meta], len(layers)), layer=np.tile(layers, len(vals))))
-        if self._mode=='paper':
-            lr_next,floor = meta('lr_next'),meta('floor')
-            ok = (lr>0) & (lr_next>0) # a group that stands still says nothing
-            inv = 1/np.where(ok, lr, 1.)
-            num,den,fl,dot,sq = (np.where(ok, o, 0.) for o in (num, den, num*inv/floor, vals[...,2]*lr, vals[...,3]*lr/2))
-            same,last = lr.min(1)==lr.max(1),np.repeat(lr[:,-1], len(layers))
-            df['num'],df['den'],df['fl'] = total(num),total(den),total(fl)
-            with np.errstate(invalid='ignore', divide='ignore'):
-                df['lr'] = np.where(np.repeat(same, len(layers)), last, df.num/total(num*inv))
-                df['floor'] = np.where(np.repeat(same & (floor.min(1)==floor.max(1)), len(layers)), last*np.repeat(floor[:,-1], len(layers)), df.num/df.fl)
-            df['sy'],df['yy'] = total(dot),total(sq)
-            df['sign'] = np.sign(df.sy)
-        else:
-            df['num'],df['den'] = total(num),total(den)
-            df['lr'],df['floor'],df['sign'] = np.repeat([m['lr'][-1] for m in log.meta], len(layers)),np.nan,np.sign(df.den)
+        df = pd.DataFrame(dict(step=np.repeat(host[:,0].astype(int), len(layers)), layer=np.tile(layers, len(vals))))
+        if self._mode!='paper':
+            df['num'],df['den'] = total(vals[...,0]),total(vals[...,1])
+            df['lr'],df['floor'],df['sign'] = np.repeat(host[:,-1], len(layers)),np.nan,np.sign(df.den)
+            return df
+        lr,lr_next,mom,nesterov = (o[:,group] for o in np.split(host[:,1:], 4, axis=1)) # of each segment
+        ok = (lr>0) & (lr_next>0) # a group that stands still says nothing
+        lr = np.where(ok, lr, 1.)
+        num,dy,yy,y = (np.where(ok, o, 0.) for o in np.moveaxis(vals, 2, 0)) # y is in units of the step: y/lr is the difference of the gradients
+        df['num'],df['den'],df['sy'],df['yy'] = total(num),total(y/lr),total(dy/lr),total(yy/lr)/2
+        df['sign'] = np.sign(df.sy)
+        moved = np.where(ok, np.nan_to_num(num, posinf=0.)+1e-300, 0.)
+        with np.errstate(invalid='ignore', divide='ignore'): # LR and floor that the segments have in common
+            df['lr'],df['fl'] = total(moved)/total(moved/lr),total(moved/lr/_floor(mom, nesterov))
+            df['floor'] = total(moved)/df.fl
         return df
 
     @property
     def estimates(self) -> pd.DataFrame: # columns below; with `by_layer` also `layer`
         "All estimates so far. Reads the device"
-        logs = [self._sums(log) for log in self._logs if log.meta]
+        logs = [self._sums(log) for log in self._logs if len(log)]
         cols = self._cols[:1] + ['layer']*bool(self._by_layer) + self._cols[1:]
         if not logs: return pd.DataFrame({c: pd.Series(dtype=float) for c in cols})
         df = pd.concat(logs, ignore_index=True)
@@ -511,7 +516,7 @@ class HessianFreeLR(Callback):
 
     def __repr__(self):
         res = f"HessianFreeLR(mode={self._mode!r}, every={self._every})"
-        if not any(log.meta for log in self._logs): return res
+        if not any(map(len, self._logs)): return res
         if self._by_layer: return f'{res}: {sum(v is not None for v in self.lr.values())} of {len(self.lr)} layers have an informative estimate'
         o = self.estimates.iloc[-1]
         return f'{res}: ' + (f'lr {o.smooth:.3g}' if o.informative else f'no estimate ({o.reason})') + f' at step {o.step}, {o.smooth/o.lr:.2g}x the LR in use'
@@ -541,7 +546,7 @@ class HessianFreeLR(Callback):
         ax.set_xlim(0, o.step.iloc[-1]*1.22+1)
         return ax
 
-# %% ../nbs/curvature.ipynb #9dd4f18c
+# %% ../nbs/curvature.ipynb #f1652610
 class CurvatureLR:
     "What curvature at the present weights says about the LR, with an interval. Made by `learn.curvature_lr()`"
     def __init__(self,
@@ -549,21 +554,24 @@ class CurvatureLR:
         mom:float=0., # The optimizer's momentum
         opt:str='SGD', # The optimizer's name
         sgd:bool=True, # Are the optimizer's steps LR times averaged gradients?
+        rel_step:float=_rel, # Length of the steps that were measured, relative to the weights'
         n_boot:int=2000 # Bootstrap samples
     ):
-        self.by_batch,self.mom,self.opt,self.sgd = by_batch,mom,opt,sgd
-        i = np.random.default_rng(0).integers(0, len(by_batch), (n_boot, len(by_batch)))
-        def fit(kind):
-            a,b = (by_batch[f'{kind}_{k}'].to_numpy() for k in ('slope','curvature'))
-            lr = a.sum()/b.sum() if a.sum()>0 and b.sum()>0 else math.nan
-            bad = 'slope' if not a.sum()>0 else 'curvature' if not b.sum()>0 else ''
-            if len(a)<3: return lr, (math.nan,math.nan), 'fewer than 3 mini-batches'
-            sa,sb = a[i].sum(1),b[i].sum(1)
-            bs = np.where(sb>0, sa/np.where(sb>0, sb, 1), np.inf)
-            lo,hi = np.quantile(bs, (.05,.95), method='inverted_cdf')
-            if bad: return lr, (lo,hi), f'the {bad} along the gradients is not positive'
-            return lr, (lo,hi), '' if lo>0 and hi<math.inf and hi/lo<4 else 'the mini-batches disagree: the interval is wider than 4x'
-        (self.secant,self.secant_interval,_),(self.probe,self.interval,self.reason) = fit('secant'),fit('probe')
+        self.by_batch,self.mom,self.opt,self.sgd,self.rel_step,self._n_boot = by_batch,mom,opt,sgd,rel_step,n_boot
+        (self.secant,self.secant_interval,_),(self.probe,self.interval,self.reason) = self._fit('secant'),self._fit('probe')
+
+    def _fit(self, kind):
+        "Slope over curvature, its 90 % interval, and what is wrong with it"
+        a,b = (self.by_batch[f'{kind}_{k}'].to_numpy() for k in ('slope','curvature'))
+        slope,curv = a.sum(),b.sum()
+        lr = slope/curv if slope>0 and curv>0 else math.nan
+        i = np.random.default_rng(0).integers(0, len(a), (self._n_boot, len(a)))
+        a,b = a[i].sum(1),b[i].sum(1)
+        with np.errstate(invalid='ignore', divide='ignore'): lo,hi = np.quantile(np.where(b>0, a/b, np.inf), (.05,.95), method='inverted_cdf')
+        reason = ('fewer than 3 mini-batches' if len(self.by_batch)<3 else 'the loss or its gradient is not finite' if not math.isfinite(slope+curv) else
+                  'the slope along the gradients is not positive' if slope<=0 else 'the curvature along the gradients is not positive' if curv<=0 else
+                  'the mini-batches disagree: the interval is wider than 4x' if not 0<lo<=hi<4*lo else '')
+        return lr, (lo,hi), reason
 
     @property
     def informative(self): return not self.reason
@@ -582,8 +590,8 @@ class CurvatureLR:
                             columns=['lr','low','high','measured on'], index=['probe','secant'])
 
     def __repr__(self):
-        what = (f'Along the gradient of a mini-batch, the loss of another mini-batch is lowest at this LR ({len(self.by_batch)} mini-batches, '
-                'present weights, a parabola through a 1 % step).')
+        what = (f'Asked: at which LR the loss of a mini-batch is lowest along the gradient of another ({len(self.by_batch)} mini-batches, present weights, '
+                f'a parabola through a step of {100*self.rel_step:g} % of the weights).')
         if not self.informative: return f'No estimate: {self.reason}.\n{what}'
         lo,hi = self.interval
         mom = f'; with momentum {self.mom:g}: {self.lr_mom:.2g}' if self.mom else ''
@@ -608,7 +616,7 @@ class CurvatureLR:
         ax.set_yticks([0,1], ['secant','probe'])
         return ax
 
-# %% ../nbs/curvature.ipynb #0b4389d8
+# %% ../nbs/curvature.ipynb #9a395d9f
 @patch
 def curvature_lr(self:Learner,
     n_batches:int=8, # Mini-batches from the training set, two at least
@@ -622,7 +630,8 @@ def curvature_lr(self:Learner,
     _check_dtype(ps)
     with undisturbed(self):
         if self.opt is None: self.create_opt()
-        opt = self.opt
+        if getattr(self.dls, 'device', None) is not None: self.model.to(self.dls.device) # as a fit would
+        self.training,opt = True,self.opt
         sgd = _is_sgd(opt)
         mom = max(h.get('mom', 0.) for h in opt.hypers) if sgd and _averages(opt) else 0.
         self.model.train()
@@ -631,7 +640,7 @@ def curvature_lr(self:Learner,
             batches.append(self._set_device(b))
             if len(batches)==n_batches: break
         n = len(batches)
-        if n<2: raise ValueError('curvature_lr needs two mini-batches at least: the training set has only one')
+        if n<2: raise ValueError(f'curvature_lr needs two mini-batches at least, and the training set has {n}')
         def grad(i):
             torch.manual_seed(i) # the same dropout masks whenever this mini-batch is seen
             self._split(batches[i])
@@ -647,23 +656,24 @@ def curvature_lr(self:Learner,
             g = other
         res = torch.stack(rows).double().cpu().numpy()
         name = type(opt.opt if isinstance(opt, OptimWrapper) else opt).__name__
-    return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd)
+    return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd, rel_step)
 
-# %% ../nbs/curvature.ipynb #a15be5c4
+# %% ../nbs/curvature.ipynb #95c72653
 class LRProbe:
     "Where the update probe's estimate met a rising LR. Made by `learn.curvature_lr_find()`"
+    _far = 'the LR was not raised far enough'
     def __init__(self,
         estimates:pd.DataFrame, # `HessianFreeLR.estimates` of the ramp
-        reason:str='the LR was not raised far enough' # Why the ramp ended
+        reason:str=_far # Why the ramp ended
     ):
         self.estimates,self.lr,self.reason = estimates,None,reason
         o = estimates.dropna(subset='smooth')
-        rel = np.log((o.smooth/o.lr).to_numpy(float))
-        for i in range(1, len(o)-1):
-            if rel[i]<0 and rel[i+1]<0: # twice in a row: interpolate between the last above and the first below
-                t = rel[i-1]/(rel[i-1]-rel[i]) if rel[i-1]>0 else 1.
-                self.lr,self.reason = float(o.lr.iloc[i-1]**(1-t)*o.lr.iloc[i]**t),''
-                return
+        rel,lrs = np.log((o.smooth/o.lr).to_numpy(float)),np.log(o.lr.to_numpy(float))
+        below = np.flatnonzero((rel[1:-1]<0) & (rel[2:]<0)) # the estimate is below the LR twice in a row
+        if not len(below): return
+        i = below[0]+1
+        if rel[i-1]<0: self.reason = 'the estimate is below the LR from the start: lower `lr_min`'
+        else: self.lr,self.reason = math.exp(np.interp(0., [rel[i],rel[i-1]], [lrs[i],lrs[i-1]])),'' # between the last above and the first below
 
     @property
     def informative(self): return self.lr is not None
@@ -692,23 +702,22 @@ class LRProbe:
 class _RampProbe(HessianFreeLR): _finder = True
 
 class _Ramp(Callback):
-    "Raise the LR from step to step until the estimate is below it"
-    order,name = TrainEvalCallback.order+1,'lr_finder' # by this name fastai's trackers and loggers know to keep still
-    def __init__(self, lr_min, lr_max, n_steps, est): self._lrs,self._n,self._i,self._est,self._avg,self._below,self.reason = (lr_min,lr_max),n_steps,0,est,np.zeros(2),0,'the LR was not raised far enough'
-    run_valid,_seen = False,0
-    def before_batch(self): self.learn.opt.set_hyper('lr', self._lrs[0]*(self._lrs[1]/self._lrs[0])**(self._i/max(1, self._n-1)))
+    "Raises the LR from step to step, until the estimate is below it"
+    order,name,run_valid = TrainEvalCallback.order+1,'lr_finder',False # by this name fastai's trackers and loggers know to keep still
+    def __init__(self, lrs, est): self._lrs,self._est,self._i,self._seen,self._below,self._avg,self.reason = lrs,est,0,0,0,np.zeros(2),LRProbe._far
+    def before_batch(self): self.learn.opt.set_hyper('lr', self._lrs[self._i])
     def after_step(self): self._i += 1
     def after_batch(self):
         if not torch.isfinite(self.learn.loss): self.reason = 'the loss is not finite before the estimate meets the LR'; raise CancelFitException()
-        if self._i>=self._n or self._met(): raise CancelFitException()
+        if self._i>=len(self._lrs) or self._met(): raise CancelFitException()
     def _met(self):
         "Is the smoothed estimate below its LR, for the second time running? Only then is it worth making the whole table"
         log = self._est._logs[-1]
-        if len(log.meta)==self._seen: return False
-        self._seen = len(log.meta)
+        if len(log)==self._seen: return False
+        self._seen = len(log)
         slope,curv = self._avg = (1-self._est._alpha)*self._avg + self._est._alpha*log.last().sum(0)
-        self._below = self._below+1 if slope < curv*log.meta[-1]['lr'][-1] else 0
-        return self._below>1 and LRProbe(self._est.estimates).informative
+        self._below = self._below+1 if slope < curv*log.known[-1] else 0
+        return self._below>1 and LRProbe(self._est.estimates).reason != LRProbe._far
     def before_validate(self): raise CancelValidException()
 
 @patch
@@ -723,8 +732,9 @@ def curvature_lr_find(self:Learner,
     lr_min = real('lr_min', lr_min, 'a number > 0', lambda v: v>0)
     lr_max = real('lr_max', lr_max, f'a number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
     n_steps = integer('n_steps', n_steps, 'an integer >= 10', lambda v: v>=10)
+    if not len(self.dls.train): raise ValueError('the training set has no mini-batch')
     est = _RampProbe('probe', every, alpha)
-    ramp = _Ramp(lr_min, lr_max, n_steps, est)
+    ramp = _Ramp(np.geomspace(lr_min, lr_max, n_steps).tolist(), est)
     with undisturbed(self):
         self.remove_cbs(self.cbs.filter(lambda cb: cb.name=='progress'))
         self.logger = noop
