@@ -15,7 +15,7 @@ from fastai.callback.tracker import TerminateOnNaNCallback
 from superconv_fastai.curvature import *
 from superconv_fastai.curvature import _Steps
 sys.path.insert(0, str(Path(__file__).parent))
-from reference_curvature import *
+from reference import Snapshots, paper_estimates, authors_script
 import copy, math, pickle, random, warnings # after the star imports, which bring functions of these names
 for k in [k for k in globals() if k.startswith('test')]: del globals()[k] # fastcore's, which pytest would collect
 
