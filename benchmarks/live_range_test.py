@@ -5,15 +5,15 @@ a fit with the better of two small constant LRs (0.01 and 0.03); `fit_superconv`
 All fits are long enough for the cycle to reach its LR no faster than the test did (`RangeTest.min_steps`).
 The folder with the data (`fashion_mnist/*.gz`, `cifar10_subset.npz`) is taken from SUPERCONV_DATA; without it only digits run.
 
-Writes results/live_range_test.json. About 25 minutes on one core."""
-import argparse, gzip, io, math, os, time, warnings
+Writes results/live_range_test.json; `--data` and `--nets` choose rows, and keep the others. About 40 minutes on one core."""
+import argparse, gzip, io, json, math, os, time, warnings
 from pathlib import Path
 
 import numpy as np, torch
 from fastai.basics import *
 from superconv_fastai.all import *
 from superconv_fastai.data import digits, tensor_dls
-from common import save_results
+from common import results, save_results
 
 def idx_file(path):
     b = gzip.open(path).read()
@@ -107,19 +107,22 @@ def study(data, net, epochs, bs, n_steps, seeds, small_lrs=(.01,.03)):
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--data', nargs='*', default=list(networks)); p.add_argument('--seeds', type=int, default=2); p.add_argument('--name', default='live_range_test')
+    p.add_argument('--data', nargs='*', default=list(networks)); p.add_argument('--nets', nargs='*'); p.add_argument('--seeds', type=int, default=2); p.add_argument('--name', default='live_range_test')
     args = p.parse_args()
     warnings.filterwarnings('ignore')
     torch.set_num_threads(1)
-    root,rows = os.environ.get('SUPERCONV_DATA'),[]
+    root,path = os.environ.get('SUPERCONV_DATA'),results/f'{args.name}.json'
+    rows = json.loads(path.read_text())['rows'] if path.exists() else []
     for name in args.data:
         if name!='digits' and not root: print(f'{name}: set SUPERCONV_DATA'); continue
         data = (digits('train'),digits('test')) if name=='digits' else (fashion if name=='Fashion-MNIST' else cifar)(Path(root))
         epochs,bs,n_steps,nets = networks[name]
         for label,net in nets.items():
+            if args.nets and label not in args.nets: continue
             row = dict(data=name, net=label, **study(data, net, epochs, bs, n_steps, args.seeds))
-            rows.append(row)
+            rows = [r for r in rows if (r['data'],r['net'])!=(name,label)] + [row]
             says = {True:'can', False:'cannot', None:'cannot tell'}
             print(f"{name:14s} {label:27s} batch: {says[row['batch']['feasible']]:11s} running: {says[row['running']['feasible']]:11s} lr_max {row['batch']['lr_max'] or math.nan:.3g}"
                   f"  LR {row['small_lr']:g}: {row['small_acc']}  superconv: {row['superconv']}  at LR 1: {row['at_1']}", flush=True)
-            save_results(args.name, dict(rows=rows))
+            order = [(d,n) for d,v in networks.items() for n in v[3]]
+            save_results(args.name, dict(rows=sorted(rows, key=lambda r: order.index((r['data'],r['net'])))))
