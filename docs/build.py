@@ -22,7 +22,7 @@ from nbdev.processors import FilterDefaults
 
 # The order of the pages; the changelog follows. Each pattern takes the notebooks that none before it took; one that none takes is an error.
 PAGES = {'': ['index'],
-         'Reference': 'schedule range_test curvature regularization compare data models recipes cli state core'.split(),
+         'Reference': 'schedule range_test curvature regularization compare data models recipes cli runs state core'.split(),
          'Tutorials': ['tutorials/*']}
 MATHJAX = '3.2.2', 'Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=='   # npm's sha512
 

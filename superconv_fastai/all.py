@@ -2,4 +2,5 @@
 from .schedule import *
 from .range_test import *
 from .curvature import *
+from .compare import *
 from .data import *

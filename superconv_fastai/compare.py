@@ -58,11 +58,11 @@ ready_fits = {'fit_superconv':          Learner.fit_superconv,
               'multistep':              fit_multistep,
               'constant':               Learner.fit}
 
-# %% ../nbs/compare.ipynb #f769c760
+# %% ../nbs/compare.ipynb #d907ec89
 def _number(v):
     "`v` as a float, `None` when it is not a finite number"
-    try: v = float(v)
-    except (TypeError, ValueError): return None
+    try: v = float(v.detach() if isinstance(v, torch.Tensor) else v)
+    except (TypeError, ValueError, RuntimeError): return None
     return v if math.isfinite(v) else None
 
 def _metric_name(learn, metric):
@@ -84,7 +84,7 @@ class _Watch(Callback):
     __setattr__ = object.__setattr__
     def __init__(self, metric):
         self.metric,self.rows,self.lrs,self.held_out,self.start = metric,[],[],None,time.perf_counter()
-        self.diverged,self.in_epoch,self.stepped,self.cancelled,self.skipped,self.last_epoch = False,False,False,False,0,None
+        self.diverged = self.in_epoch = self.cancelled = False
 
     def __call__(self, event_name):
         if event_name in _Watch.__dict__ and not self.learn.lock.locked() and not hasattr(self.learn, 'lr_finder'): getattr(self, event_name)()
@@ -98,18 +98,20 @@ class _Watch(Callback):
 
     def after_cancel_step(self): self.cancelled = True
     def after_step(self):
-        self.stepped,self.cancelled = not self.cancelled,False
-        if self.stepped: self.lrs.append(float(self.learn.opt.hypers[-1]['lr']))
+        skipped,self.cancelled = self.cancelled,False
+        if skipped: return
+        self.lrs.append(float(self.learn.opt.hypers[-1]['lr']))
+        self.diverged |= not math.isfinite(self.loss()) # a step that fp16 skips does no harm
+
+    def loss(self): return float(self.learn.to_detach(self.learn.loss.mean()))
 
     def after_batch(self):
         learn = self.learn
         if not learn.training: return
-        loss,n = float(learn.to_detach(learn.loss.mean())),find_bs(learn.yb)
-        self.total,self.items = self.total+loss*n,self.items+n
-        if self.stepped and not math.isfinite(loss) or learn.iter==learn.n_iter-1 and not all(p.isfinite().all() for p in learn.model.parameters()):
-            self.diverged = True
-            raise CancelTrainException() # what the network is worth now is measured, as ever
-        self.stepped = False
+        n = find_bs(learn.yb)
+        self.total,self.items = self.total+self.loss()*n,self.items+n
+        if learn.iter==learn.n_iter-1: self.diverged |= not all(p.isfinite().all() for p in learn.model.parameters())
+        if self.diverged: raise CancelTrainException() # what the network is worth now is measured, as ever
 
     def after_validate(self):
         if not self.in_epoch or getattr(self.learn.recorder, 'cancel_valid', False): return
@@ -328,7 +330,7 @@ def _t_interval(x, scale=1.):
     h = t.ppf(.975, n-1)*np.std(x, ddof=1)/math.sqrt(n)
     return float(np.mean(x)-h),float(np.mean(x)+h)
 
-# %% ../nbs/compare.ipynb #e851d2b1
+# %% ../nbs/compare.ipynb #4de615f7
 def _scores(self, arm, n_epoch, ends):
     "Scores of the arm's runs by seed. What is not a number is the worst there is"
     g = ends[(ends.arm==arm) & (ends.n_epoch==n_epoch)].set_index('seed').metric
@@ -357,7 +359,7 @@ def table(self:Comparison,
         with np.errstate(invalid='ignore'):
             d = (y[seeds]-b[seeds]).to_numpy()
             sd,diff = (np.std(y, ddof=1) if len(y)>1 else math.nan),(d.mean() if len(d) else math.nan)
-        low,high = _t_interval(d, np.abs(y).max())
+        low,high = _t_interval(d, max(y.abs().max(), b.abs().max()))
         steps = g.step.mean()
         rows.append({'arm':arm, 'n_epoch':n, 'steps':int(steps) if steps==int(steps) else steps, 'seconds':g.seconds.mean(), 'seeds':len(g), 'diverged':int((g.status=='diverged').sum()),
                      self.metric:y.mean(), 'sd':sd, 'difference':diff, 'low':low, 'high':high})
@@ -383,7 +385,7 @@ def __repr__(self:Comparison):
 @patch
 def _repr_html_(self:Comparison):
     head,foot = self._text()
-    return f'<b>{escape(head)}</b>' + self.table().to_html(index=False, float_format='{:.4g}'.format, na_rep='-') + '<br>'.join(map(escape, foot))
+    return f'<b>{escape(head, quote=False)}</b>' + self.table().to_html(index=False, float_format='{:.4g}'.format, na_rep='-') + '<br>'.join(escape(o, quote=False) for o in foot)
 
 # %% ../nbs/compare.ipynb #12434814
 def _median_interval(low, high):
@@ -439,7 +441,7 @@ def speedup(self:Comparison,
         rows.append((arm, n, len(pairs), f, b, int(neither.sum()), *_center(np.where(neither, 0, ratio), np.where(neither, np.inf, ratio))))
     return pd.DataFrame(rows, columns='arm n_epoch seeds reached baseline_reached neither speedup low high method'.split())
 
-# %% ../nbs/compare.ipynb #2f4d9d85
+# %% ../nbs/compare.ipynb #ae4c97d1
 def _curves(self, arm, n_epoch):
     "Steps and scores `(seeds, epochs)` of an arm; a run that ended early keeps its last score"
     runs = [r['epochs'] for (a,n,_),r in self._runs.items() if (a,n)==(arm,n_epoch)]
@@ -489,17 +491,18 @@ def plot(self:Comparison,
             ax.fill_between(steps, np.nanmin(y, 0), np.nanmax(y, 0), color=color, alpha=.13, lw=0)
             bad = sum(r['status']=='diverged' for (a,m,_),r in self._runs.items() if (a,m)==(arm,n))
             ends[arm] = (f'{arm} {mean[-1]:.4g}' + f' ({bad} diverged)'*(bad>0), steps[-1], mean[-1] if np.isfinite(mean[-1]) else 0, color)
-            shown += mean[len(mean)//3:].tolist()
+            shown += [*mean[len(mean)//4:], *y[:,-1]]
             if below is not None:
                 run = max((r for (a,m,_),r in self._runs.items() if (a,m)==(arm,n)), key=lambda r: r['epochs'][-1][0])
                 last = run['epochs'][-1][0]
-                below.plot(np.linspace(0, max(last-1, 0), len(run['lrs'])), [_nan(v) for v in run['lrs']], color=color, ls=style, lw=1.4)
+                below.plot(np.linspace(0, max(last-1, 0), len(run['lrs'])), [_nan(v) for v in run['lrs']], color=color, ls=style, lw=1.4, drawstyle='steps-post')
         shown = np.array([v for v in shown if np.isfinite(v)])
         if len(shown):
             lo,hi = shown.min(),shown.max()
-            pad = .15*(hi-lo) or .1
+            pad = .08*(hi-lo) or .1
             ax.set_ylim(lo-pad, hi+pad)
         ax.set_xlim(0, None)
+        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         if self.target is not None:
             ax.axhline(self.target, color=grey, lw=1, ls=':')
             ax.annotate(f'target {self.target:g}', (0, self.target), xytext=(4,3), textcoords='offset points', color=grey, fontsize=9)
@@ -512,7 +515,7 @@ def plot(self:Comparison,
         _label(ax, list(ends.values()))
     return ax if below is None else (ax,below)
 
-# %% ../nbs/compare.ipynb #e6fbeefd
+# %% ../nbs/compare.ipynb #10c61764
 class _At:
     "A fit with an LR"
     def __init__(self, fit, lr): self.fit,self.lr = fit,lr
@@ -544,7 +547,7 @@ class Tuned:
         return pd.DataFrame(rows)
 
     def __repr__(self):
-        found = '; '.join(f'lr {lr:g} at n_epoch={n}' + f' (untuned: {self.untuned[n]})'*(n in self.untuned) for n,lr in self.lrs.items())
+        found = '; '.join(f'lr {lr:g} at n_epoch={n}' + (f' (untuned: {self.untuned[n]})' if n in self.untuned else '') for n,lr in self.lrs.items())
         return f'{describe(self.fit, code=False)}: {found}, by {self.comparison.metric}, {len(self.comparison._runs)} runs'
 
 def _mean_scores(comparison, arms):

@@ -30,7 +30,7 @@ def seed_all(
         batches = getattr(dl, 'batch_sampler', None)
         for o in (dl, getattr(dl, 'sampler', None), batches, getattr(batches, 'sampler', None)): _reseed(o, seed)
 
-# %% ../nbs/runs.ipynb #defdaa0a
+# %% ../nbs/runs.ipynb #5408bb6a
 def _magic(kind): return b'{"superconv_fastai": "%s"' % kind.encode()
 
 def _no_constant(s): raise ValueError(f'{s} is not JSON')
@@ -42,7 +42,7 @@ def _json(line):
 
 def _key(row):
     "The key of a row, which must be an object"
-    key = row.pop('key') if isinstance(row, dict) else None
+    key = row.pop('key', None) if isinstance(row, dict) else None
     if not (isinstance(key, list) and all(isinstance(k, (str,int,float)) for k in key)): raise ValueError('it has no key')
     return tuple(key)
 
