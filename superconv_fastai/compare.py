@@ -58,7 +58,7 @@ ready_fits = {'fit_superconv':          Learner.fit_superconv,
               'multistep':              fit_multistep,
               'constant':               Learner.fit}
 
-# %% ../nbs/compare.ipynb #d907ec89
+# %% ../nbs/compare.ipynb #019815a3
 def _number(v):
     "`v` as a float, `None` when it is not a finite number"
     try: v = float(v.detach() if isinstance(v, torch.Tensor) else v)
@@ -84,7 +84,7 @@ class _Watch(Callback):
     __setattr__ = object.__setattr__
     def __init__(self, metric):
         self.metric,self.rows,self.lrs,self.held_out,self.start = metric,[],[],None,time.perf_counter()
-        self.diverged = self.in_epoch = self.cancelled = False
+        self.loss,self.diverged,self.in_epoch,self.cancelled = None,False,False,False
 
     def __call__(self, event_name):
         if event_name in _Watch.__dict__ and not self.learn.lock.locked() and not hasattr(self.learn, 'lr_finder'): getattr(self, event_name)()
@@ -101,15 +101,16 @@ class _Watch(Callback):
         skipped,self.cancelled = self.cancelled,False
         if skipped: return
         self.lrs.append(float(self.learn.opt.hypers[-1]['lr']))
-        self.diverged |= not math.isfinite(self.loss()) # a step that fp16 skips does no harm
+        self.loss = self.batch_loss()
+        self.diverged |= not math.isfinite(self.loss) # a step that fp16 skips does no harm
 
-    def loss(self): return float(self.learn.to_detach(self.learn.loss.mean()))
+    def batch_loss(self): return float(self.learn.to_detach(self.learn.loss.mean()))
 
     def after_batch(self):
         learn = self.learn
         if not learn.training: return
-        n = find_bs(learn.yb)
-        self.total,self.items = self.total+self.loss()*n,self.items+n
+        n,loss,self.loss = find_bs(learn.yb),self.batch_loss() if self.loss is None else self.loss,None
+        self.total,self.items = self.total+loss*n,self.items+n
         if learn.iter==learn.n_iter-1: self.diverged |= not all(p.isfinite().all() for p in learn.model.parameters())
         if self.diverged: raise CancelTrainException() # what the network is worth now is measured, as ever
 
@@ -132,7 +133,7 @@ class _Watch(Callback):
         self.rows.append([len(self.lrs), _number(self.total/max(self.items, 1)), *(_number(self.valid.get(k)) for k in ('valid_loss',self.metric)),
                           self.lrs[-1] if self.lrs else None, time.perf_counter()-self.start])
 
-# %% ../nbs/compare.ipynb #55993e2c
+# %% ../nbs/compare.ipynb #c1ca79ef
 _columns = 'step train_loss valid_loss metric lr seconds'.split()
 
 def _thin(x, n=200):
@@ -143,6 +144,10 @@ def _thin(x, n=200):
 def _size(model):
     "The sum of all absolute weights: tells networks apart, and does not mind a machine's rounding"
     return sum(float(p.detach().abs().double().sum()) for p in model.parameters())
+
+def _identity(fit, n_epoch):
+    "What makes two runs at this budget runs of the same fit"
+    return describe(fit.at(n_epoch) if isinstance(fit, Tuned) else fit)
 
 def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
     "Train once: what happened, as JSON"
@@ -168,12 +173,12 @@ def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
     if not watch.lrs: raise ValueError(f'the fit {arm!r} took no optimizer step')
     measured = {k:_number(v) for k,v in (measure(learn) if measure else {}).items()}
     status = 'diverged' if watch.diverged else 'finished' if len(watch.rows)>=n_epoch else 'stopped'
-    res = dict(fit=describe(fit), status=status, metric=name, lower_is_better=_is_error(name), epochs=watch.rows, lrs=_thin(watch.lrs)[0],
+    res = dict(fit=_identity(fit, n_epoch), status=status, metric=name, lower_is_better=_is_error(name), epochs=watch.rows, lrs=_thin(watch.lrs)[0],
                weights=start, held_out=watch.held_out, measured=measured, note=getattr(fit, 'note', lambda n: '')(n_epoch))
     if torch.cuda.is_initialized(): del learn, watch; gc.collect() # a learner is a cycle, and holds memory until it is found
     return res
 
-# %% ../nbs/compare.ipynb #5133164e
+# %% ../nbs/compare.ipynb #7f294f37
 def _is(v, *types): return isinstance(v, types) and not isinstance(v, bool)
 def _ok(v): return v is None or _is(v, int, float) and -1e308<=v<=1e308
 
@@ -215,9 +220,10 @@ def _finish(log, jobs, n_jobs, progress, shared):
     "Run the jobs that the log lacks"
     _,fits,*_ = shared
     for (arm,n,seed),run in log.runs.items():
-        if arm in fits and run['fit']!=describe(fits[arm]):
-            refuse('path', str(log.path), f"the log of this comparison, and {arm!r} is {run['fit']} there and {describe(fits[arm])} now. Give the fit another name, take another path, or delete the file")
+        if (arm,n,seed) in jobs and run['fit']!=_identity(fits[arm], n):
+            refuse('path', str(log.path), f"the log of this comparison, and {arm!r} is {run['fit']} there and {_identity(fits[arm], n)} now. Give the fit another name, take another path, or delete the file")
     todo = [j for j in jobs if j not in log.runs]
+    for arm,n,_ in todo: _identity(fits[arm], n) # a fit may refuse a budget before anything runs
     bar = progress_bar(range(len(jobs)), leave=False) if progress and todo and not rank_distrib() else None
     done,restore = len(jobs)-len(todo),_global_rngs()
     try:
@@ -441,7 +447,7 @@ def speedup(self:Comparison,
         rows.append((arm, n, len(pairs), f, b, int(neither.sum()), *_center(np.where(neither, 0, ratio), np.where(neither, np.inf, ratio))))
     return pd.DataFrame(rows, columns='arm n_epoch seeds reached baseline_reached neither speedup low high method'.split())
 
-# %% ../nbs/compare.ipynb #ae4c97d1
+# %% ../nbs/compare.ipynb #5509d670
 def _curves(self, arm, n_epoch):
     "Steps and scores `(seeds, epochs)` of an arm; a run that ended early keeps its last score"
     runs = [r['epochs'] for (a,n,_),r in self._runs.items() if (a,n)==(arm,n_epoch)]
@@ -462,11 +468,11 @@ def _spread(ys, gap):
     return res
 
 def _label(ax, ends):
-    "Write each `(text, x, y, color)` beside the end of its line, none over another"
+    "Write each `(text, y, color)` at the right of the lines, none over another"
     lo,hi = ax.get_ylim()
     per_point = (hi-lo)/(ax.get_window_extent().height*72/ax.figure.dpi)
     right = ax.get_xlim()[1]
-    for (text,_,_,color),y in zip(ends, _spread([min(max(e[2], lo), hi) for e in ends], 12*per_point)):
+    for (text,_,color),y in zip(ends, _spread([min(max(e[1], lo), hi) for e in ends], 12*per_point)):
         ax.annotate(text, (right, y), xytext=(6,0), textcoords='offset points', va='center', color=color, fontsize=9, annotation_clip=False)
 
 @patch
@@ -480,18 +486,17 @@ def plot(self:Comparison,
     if ax is None: fig,(ax,below) = new_axes(2, 1, figsize=(8,5.5), sharex=True, height_ratios=(3,1))
     else: below = None
     ends,shown = {},[]
-    with figure_style(), np.errstate(invalid='ignore'), warnings.catch_warnings():
-        warnings.simplefilter('ignore', RuntimeWarning) # epochs without a score
+    with figure_style():
         for arm,n in sorted(cells, key=lambda c: c[1]):
             color = colors[self.arms.index(arm)%len(colors)]
             style = '-' if self.arms.index(arm)<len(colors) else '--'
             steps,y = _curves(self, arm, n)
-            mean = np.nanmean(y, 0)
+            mean,score = y.mean(0),_scores(self, arm, n, self.ends).mean() # no mean without a score of every run
             ax.plot(steps, mean, color=color, ls=style, marker='o', ms=2.5)
-            ax.fill_between(steps, np.nanmin(y, 0), np.nanmax(y, 0), color=color, alpha=.13, lw=0)
+            ax.fill_between(steps, y.min(0), y.max(0), color=color, alpha=.13, lw=0)
             bad = sum(r['status']=='diverged' for (a,m,_),r in self._runs.items() if (a,m)==(arm,n))
-            ends[arm] = (f'{arm} {mean[-1]:.4g}' + f' ({bad} diverged)'*(bad>0), steps[-1], mean[-1] if np.isfinite(mean[-1]) else 0, color)
-            shown += [*mean[len(mean)//4:], *y[:,-1]]
+            ends[arm] = (f'{arm} {score:.4g}' + f' ({bad} diverged)'*(bad>0) + ' (dashed)'*(style=='--'), score, color)
+            shown += [*mean[len(mean)//4:], *y[:,-1], *(y.min(0) if self.lower_is_better else y.max(0))]
             if below is not None:
                 run = max((r for (a,m,_),r in self._runs.items() if (a,m)==(arm,n)), key=lambda r: r['epochs'][-1][0])
                 last = run['epochs'][-1][0]
@@ -509,13 +514,16 @@ def plot(self:Comparison,
         ax.set_ylabel(self.metric)
         n = len({s for _,_,s in self._runs})
         ax.set_title(f"mean of {n} paired seeds, band: their range" if n>1 else 'one seed', fontsize=9, loc='left')
-        if below is not None: below.set(xlabel='optimizer step', ylabel='learning rate')
+        if below is not None:
+            below.set(xlabel='optimizer step', ylabel='learning rate')
+            tops = [max(map(_nan, r['lrs'])) for k,r in self._runs.items() if k[:2] in cells and r['status']!='diverged']
+            if tops: below.set_ylim(-.04*max(tops), 1.08*max(tops)) # not the LR that no run survived
         else: ax.set_xlabel('optimizer step')
         ax.figure.canvas.draw() # heights in points, for the labels
         _label(ax, list(ends.values()))
     return ax if below is None else (ax,below)
 
-# %% ../nbs/compare.ipynb #10c61764
+# %% ../nbs/compare.ipynb #828c8f73
 class _At:
     "A fit with an LR"
     def __init__(self, fit, lr): self.fit,self.lr = fit,lr
@@ -528,11 +536,14 @@ class Tuned:
         self.fit,self.lrs,self.untuned,self.comparison = fit,lrs,untuned,comparison # `lrs`: `n_epoch` to LR; `untuned`: `n_epoch` to why not; all runs of the search
         self._arms,self.held_out = arms,{r['held_out'] for r in comparison._runs.values()}-{None}
 
-    def __call__(self, learn, n_epoch):
+    def at(self,
+        n_epoch:int # A budget that was tuned
+    ): # `fit(learn, n_epoch)`
+        "The fit with the LR for this budget"
         if n_epoch not in self.lrs: refuse('n_epoch', n_epoch, f"a budget for which the LR was tuned: {', '.join(map(str, self.lrs))}")
-        return self.fit(learn, n_epoch, self.lrs[n_epoch])
+        return _At(self.fit, self.lrs[n_epoch])
 
-    def _describe(self, sub): return f'{sub(self.fit)} at lr {self.lrs!r}'
+    def __call__(self, learn, n_epoch): return self.at(n_epoch)(learn, n_epoch)
     def note(self, n_epoch):
         "What a reader of a comparison should know"
         why = self.untuned.get(n_epoch)

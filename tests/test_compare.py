@@ -468,6 +468,15 @@ def test_plot(res):
     with pytest.raises(ValueError, match='n_epoch=2'): res.plot(2)
     plt.close('all')
 
+def test_plot_of_runs_that_diverged(res):
+    def luck(learn, n): (diverges if random.random()<.5 else plain)(learn, n)
+    c = run(partial(make_learner, metrics=picky), dict(good=plain, luck=luck, bad=diverges), 2, seeds=4)
+    top,below = c.plot()
+    assert [t.get_text() for t in top.texts] == [f"good {c.table().picky[0]:.4g}", 'luck -inf (2 diverged)', 'bad -inf (4 diverged)'] # not the survivors' mean
+    assert np.isfinite(top.lines[0].get_ydata()).all() and np.isnan(top.lines[1].get_ydata()).all() and np.isnan(top.lines[2].get_ydata()).all()
+    assert below.get_ylim()[1] < 1 # the LR of 1e38 does not set the scale
+    plt.close('all')
+
 def test_repr(res):
     assert repr(res).startswith('3 fits, 3 paired seeds, scored by accuracy (higher is better)') and "Student's t" in repr(res)
     assert res._repr_html_().count('<tr') == 7 and "'constant'" in res._repr_html_()
@@ -519,6 +528,17 @@ def test_tune_each_budget(landscape, tmp_path):
     assert tune([.03,.1,.3], n_epoch=[2,20], path=tmp_path/'log').lrs==t.lrs and len(calls)==n # all from the log
     assert t.lrs.keys()=={2,20} and set(t.table().n_epoch)=={2,20}
 
+def test_tuning_another_budget_does_not_make_it_another_fit(tmp_path):
+    p = tmp_path/'log'
+    t = tune_lr(make_learner, fit_linear, [.01,.1,1.], 1, progress=False)
+    more = tune_lr(make_learner, fit_linear, [.01,.1,1.], [1,2], progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        a,b = run(make_learner, dict(a=t), 1, 1, path=p),run(make_learner, dict(a=more), [1,2], 1, path=p)
+    assert len(b.runs)==1+2 and a.runs.equals(b.runs[b.runs.n_epoch==1].reset_index(drop=True))
+    more.lrs[1] = .5
+    with pytest.raises(ValueError, match='at lr .* there and .* at lr 0.5 now'): run(make_learner, dict(a=more), [1,2], 1, path=p)
+
 def test_tuned_fit_is_a_fit(tmp_path):
     t = tune_lr(make_learner, fit_linear, [.01,.1,1.], 2, seeds=2, progress=False, path=tmp_path/'log')
     tune_lr(make_learner, fit_multistep, [.01,.1,1.], 2, seeds=2, progress=False, path=tmp_path/'log') # fits may share a log
@@ -532,7 +552,9 @@ def test_tuned_fit_is_a_fit(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         run(partial(make_learner, dls=partial(dls, valid=slice(70,100))), dict(a=t), 2, 1)
-    with pytest.raises(ValueError, match='n_epoch=3'): run(make_learner, dict(a=t), 3, 1)
+    made = []
+    with pytest.raises(ValueError, match='n_epoch=3'): run(made.append, dict(a=t), [2,3], 1)
+    assert not made
 
 def test_untuned_arms_are_named(landscape, monkeypatch):
     with monkeypatch.context() as m:
