@@ -178,7 +178,7 @@ def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
     if torch.cuda.is_initialized(): del learn, watch; gc.collect() # a learner is a cycle, and holds memory until it is found
     return res
 
-# %% ../nbs/compare.ipynb #7f294f37
+# %% ../nbs/compare.ipynb #b064cffc
 def _is(v, *types): return isinstance(v, types) and not isinstance(v, bool)
 def _ok(v): return v is None or _is(v, int, float) and -1e308<=v<=1e308
 
@@ -227,7 +227,7 @@ def _finish(log, jobs, n_jobs, progress, shared):
     bar = progress_bar(range(len(jobs)), leave=False) if progress and todo and not rank_distrib() else None
     done,restore = len(jobs)-len(todo),_global_rngs()
     try:
-        if bar: bar.update(done)
+        if bar: bar.update(0); bar.update(done) # it must begin at 0
         for key,run in run_jobs(_run, todo, n_jobs, shared):
             _add(log, key, run)
             done += 1

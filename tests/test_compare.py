@@ -348,6 +348,11 @@ def test_what_cannot_be_pickled_is_named(tmp_path):
     lock = threading.Lock()
     with pytest.raises(ValueError, match='n_jobs=2 needs what can be pickled'): run(make_learner, dict(a=lambda learn,n: lock), 1, 1, n_jobs=2)
 
+def test_progress_of_fastprogress(tmp_path, capsys):
+    compare_fits(make_learner, dict(a=plain), 1, 3, path=tmp_path/'log')
+    compare_fits(make_learner, dict(a=plain), 1, 6, path=tmp_path/'log')
+    assert '100.00% [6/6' in capsys.readouterr().out
+
 def test_progress_over_all_runs(monkeypatch, tmp_path):
     from superconv_fastai import compare
     class Bar:
@@ -359,9 +364,9 @@ def test_progress_over_all_runs(monkeypatch, tmp_path):
     monkeypatch.setattr(compare, 'progress_bar', Bar)
     compare_fits(make_learner, dict(a=plain, b=diverges), 1, 2, path=tmp_path/'log')
     bar, = bars
-    assert bar.total==4 and [i for i,_ in bar.seen]==[0,1,2,3,4] and bar.seen[2][1]=='b, 1 epochs, seed 0: diverged' and bar.ended
+    assert bar.total==4 and [i for i,_ in bar.seen]==[0,0,1,2,3,4] and bar.seen[3][1]=='b, 1 epochs, seed 0: diverged' and bar.ended
     compare_fits(make_learner, dict(a=plain, b=diverges), 1, 3, path=tmp_path/'log')
-    assert [i for i,_ in bars[1].seen]==[4,5,6]
+    assert [i for i,_ in bars[1].seen]==[0,4,5,6]
     compare_fits(make_learner, dict(a=plain, b=diverges), 1, 3, path=tmp_path/'log')
     run(make_learner, dict(a=plain), 1, 1)
     assert len(bars)==2
