@@ -394,7 +394,7 @@ def _repr_html_(self:Comparison):
     head,foot = self._text()
     return f'<b>{escape(head, quote=False)}</b>' + self.table().to_html(index=False, float_format='{:.4g}'.format, na_rep='-') + '<br>'.join(escape(o, quote=False) for o in foot)
 
-# %% ../nbs/compare.ipynb #12434814
+# %% ../nbs/compare.ipynb #f4fc3f40
 def _median_interval(low, high):
     "The 95 % interval of the median from order statistics, for values known to lie from `low` to `high`"
     from scipy.stats import binom
@@ -415,10 +415,8 @@ def _reach(self:Comparison, target):
     "Steps to `target` of each `(fit, n_epoch, seed)`"
     target = ifnone(target, self.target)
     target = real('target', target, 'a finite number: the score to reach')
-    df = self.runs
-    ok = df[df.metric<=target if self.lower_is_better else df.metric>=target]
-    steps = ok.groupby(['arm','n_epoch','seed']).step.min()
-    return {k: float(steps.get(k, math.inf)) for k in self._runs}
+    def good(v): return v is not None and (v<=target if self.lower_is_better else v>=target)
+    return {k: next((float(step) for step,_,_,score,*_ in r['epochs'] if good(score)), math.inf) for k,r in self._runs.items()}
 
 @patch
 def steps_to(self:Comparison,
@@ -448,7 +446,7 @@ def speedup(self:Comparison,
         rows.append((arm, n, len(pairs), f, b, int(neither.sum()), *_center(np.where(neither, 0, ratio), np.where(neither, np.inf, ratio))))
     return pd.DataFrame(rows, columns='arm n_epoch seeds reached baseline_reached neither speedup low high method'.split())
 
-# %% ../nbs/compare.ipynb #5509d670
+# %% ../nbs/compare.ipynb #c49b77b9
 def _curves(self, arm, n_epoch):
     "Steps and scores `(seeds, epochs)` of an arm; a run that ended early keeps its last score"
     runs = [r['epochs'] for (a,n,_),r in self._runs.items() if (a,n)==(arm,n_epoch)]
@@ -486,7 +484,7 @@ def plot(self:Comparison,
     if not cells: refuse('n_epoch', n_epoch, f'None or one of {sorted({n for _,n,_ in self._runs})}')
     if ax is None: fig,(ax,below) = new_axes(2, 1, figsize=(8,5.5), sharex=True, height_ratios=(3,1))
     else: below = None
-    ends,shown = {},[]
+    ends,bad_end,good_end = {},[],[]
     with figure_style():
         for arm,n in sorted(cells, key=lambda c: c[1]):
             color = colors[self.arms.index(arm)%len(colors)]
@@ -497,16 +495,16 @@ def plot(self:Comparison,
             ax.fill_between(steps, y.min(0), y.max(0), color=color, alpha=.13, lw=0)
             bad = sum(r['status']=='diverged' for (a,m,_),r in self._runs.items() if (a,m)==(arm,n))
             ends[arm] = (f'{arm} {score:.4g}' + f' ({bad} diverged)'*(bad>0) + ' (dashed)'*(style=='--'), score, color)
-            shown += [*mean[len(mean)//4:], *y[:,-1], *(y.min(0) if self.lower_is_better else y.max(0))]
+            bad_end += [*mean[len(mean)//4:], *y[:,-1]] # the first quarter would squeeze the rest
+            good_end += [*(y.min(0) if self.lower_is_better else y.max(0))]
             if below is not None:
                 run = max((r for (a,m,_),r in self._runs.items() if (a,m)==(arm,n)), key=lambda r: r['epochs'][-1][0])
                 last = run['epochs'][-1][0]
                 below.plot(np.linspace(0, max(last-1, 0), len(run['lrs'])), [_nan(v) for v in run['lrs']], color=color, ls=style, lw=1.4, drawstyle='steps-post')
-        shown = np.array([v for v in shown if np.isfinite(v)])
-        if len(shown):
-            lo,hi = shown.min(),shown.max()
-            pad = .08*(hi-lo) or .1
-            ax.set_ylim(lo-pad, hi+pad)
+        lows,highs = (good_end,bad_end) if self.lower_is_better else (bad_end,good_end)
+        lo,hi = (f([v for v in vs if np.isfinite(v)], default=d) for f,vs,d in ((min,lows,0.), (max,highs,1.)))
+        pad = .08*(hi-lo) or .1
+        ax.set_ylim(lo-pad, hi+pad)
         ax.set_xlim(0, None)
         ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
         if self.target is not None:
