@@ -446,7 +446,7 @@ def speedup(self:Comparison,
         rows.append((arm, n, len(pairs), f, b, int(neither.sum()), *_center(np.where(neither, 0, ratio), np.where(neither, np.inf, ratio))))
     return pd.DataFrame(rows, columns='arm n_epoch seeds reached baseline_reached neither speedup low high method'.split())
 
-# %% ../nbs/compare.ipynb #c49b77b9
+# %% ../nbs/compare.ipynb #e1e02a55
 def _curves(self, arm, n_epoch):
     "Steps and scores `(seeds, epochs)` of an arm; a run that ended early keeps its last score"
     runs = [r['epochs'] for (a,n,_),r in self._runs.items() if (a,n)==(arm,n_epoch)]
@@ -502,6 +502,7 @@ def plot(self:Comparison,
                 last = run['epochs'][-1][0]
                 below.plot(np.linspace(0, max(last-1, 0), len(run['lrs'])), [_nan(v) for v in run['lrs']], color=color, ls=style, lw=1.4, drawstyle='steps-post')
         lows,highs = (good_end,bad_end) if self.lower_is_better else (bad_end,good_end)
+        if self.target is not None: lows.append(self.target); highs.append(self.target)
         lo,hi = (f([v for v in vs if np.isfinite(v)], default=d) for f,vs,d in ((min,lows,0.), (max,highs,1.)))
         pad = .08*(hi-lo) or .1
         ax.set_ylim(lo-pad, hi+pad)
