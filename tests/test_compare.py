@@ -7,7 +7,7 @@ from fastai.basics import *
 from fastai.callback.all import *
 from hypothesis import given, settings, strategies as st
 
-import reference_compare as naive
+import reference as naive
 from superconv_fastai.all import *
 from superconv_fastai.compare import _center, _median_interval, _run_ok, _spread, _t_interval
 from superconv_fastai.runs import RunLog, describe, run_jobs, seed_all
