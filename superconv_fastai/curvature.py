@@ -493,9 +493,10 @@ class HessianFreeLR(Callback):
 
     def _respond(self):
         "The steps that a constant gradient 1 would make by now at LR 1, in each group: what momentum does by itself"
-        mom,last = self._momenta(),self._answer
-        self._v = [m*v+1 for m,v in zip(mom, self._v if last else [0.]*len(mom))]
-        self._answer = [1+m*v if n else v for m,v,n in zip(mom, self._v, self._hyper('nesterov'))]
+        last,hypers = self._answer,list(self.learn.opt.hypers)[-1 if self._params=='all' else 0:] # at every step: no more work than needed
+        mom = [h.get('mom', 0.) for h in hypers] if self._averages else [0.]*len(hypers)
+        self._v = [m*v+1 for m,v in zip(mom, self._v)] if last else [1.]*len(mom)
+        self._answer = [1+m*v if h.get('nesterov') else v for m,v,h in zip(mom, self._v, hypers)]
         self._drift = [1-b/a for a,b in zip(last, self._answer)] if last else [0.]*len(mom)
 
     def _paper_step(self):
