@@ -5,7 +5,7 @@
 Four small networks (plain convolutions, convolutions with BatchNorm, an MLP, a residual net with BatchNorm), two real data sets (digits,
 Fashion-MNIST at 14x14), SGD, SGD with momentum 0.9 and Adam. For each of the cells first the truth: the constant LR with the lowest mean
 validation loss after a short training, over a grid of factor sqrt(10), refined to 10^(1/4) around the best, 3 seeds. Then the estimates:
-Eq. 8, secant and update probe during training at four LRs, `curvature_lr` and 2/lambda_max at the initial weights and after an epoch at a
+Eq. 8, secant and update probe during training at a thirtieth of the best LR and at the best, for the cells in `wide` also at a third and at three times it; `curvature_lr` and 2/lambda_max at the initial weights and after an epoch at a
 small LR, the LR at which the probe meets a rising LR (`curvature_lr_find`), the four suggestions of `lr_find`, and the range test where the package has one. Each finished run is one line of the log, so an
 interrupted study goes on where it stopped; at the end results/estimator_truth.json holds all lines.
 """
@@ -49,6 +49,7 @@ nets = dict(conv=conv(False), conv_bn=conv(True), mlp=mlp, resnet=resnet)
 data = {'digits': (8, 10, lambda: (digits('train'),digits('tune'))), 'fashion': (14, 5, fashion)} # size, epochs, tensors
 opts = {'sgd': (SGD, 0.), 'mom': (partial(SGD, mom=.9), .9), 'adam': (Adam, None)}
 start = {'sgd': .3, 'mom': .03, 'adam': .01} # where the grid begins
+wide = [f'digits/{n}/{o}' for n in nets for o in opts] + ['fashion/conv/sgd','fashion/conv/mom','fashion/conv/adam','fashion/conv_bn/sgd'] # Fashion-MNIST is slower
 seeds,bs,cache = (0,1,2),64,{}
 
 def learner(cell, seed, **kwargs):
@@ -74,7 +75,8 @@ class Probe(HessianFreeLR): pass
 
 def observe(cell, lr, seed):
     "A short training at `lr`, watched by all modes; values after the first epoch and at the end"
-    cbs = [Secant('secant', every=5), Probe('probe', every=5)] + ([] if cell.endswith('adam') else [HessianFreeLR(every=5)])
+    cbs = [Probe('probe', every=5)] + ([] if cell.endswith('adam') else [Secant('secant', every=5), HessianFreeLR(every=5)])
+    mom = opts[cell.split('/')[2]][1]
     _,res = train(cell, lr, seed, cbs)
     _,n = learner(cell, seed)
     res['n_epoch'] = n
@@ -83,7 +85,8 @@ def observe(cell, lr, seed):
         per = len(cache[cell.split('/')[0]][0][0])//bs
         for when,o in (('epoch 1', df[df.step<per]), ('end', df)):
             last = o.iloc[-1]
-            res[f'{cb._mode}, {when}'] = dict(value=None if not math.isfinite(last.smooth) else float(last.smooth), informative=bool(last.informative), reason=last.reason,
+            unit = 1-mom if cb._mode=='secant' else 1. # the secant is stored as for SGD without momentum
+            res[f'{cb._mode}, {when}'] = dict(value=None if not math.isfinite(last.smooth) else float(last.smooth/unit), informative=bool(last.informative), reason=last.reason,
                                              share=float(o.informative.mean()), lr=float(last.lr))
     return res
 
@@ -163,7 +166,7 @@ class Study:
         scores = self.truth(cell)
         best = min(scores, key=scores.get)
         for s in seeds:
-            for f in (best/30, best) if cell.startswith('fashion') else (best/30, best/3, best, 3*best): self(observe, cell, f, s) # Fashion-MNIST is slower
+            for f in (best/30, best/3, best, 3*best) if cell in wide else (best/30, best): self(observe, cell, f, s)
             self(still, cell, best/30, s)
             self(finders, cell, s)
             self(ramp, cell, s)

@@ -8,19 +8,28 @@ Docs: https://superconv.github.io/superconv_fastai/curvature.html.md"""
 __all__ = ['hessian_free_lr', 'noise_floor', 'HessianFreeLR', 'CurvatureLR', 'LRProbe']
 
 # %% ../nbs/curvature.ipynb #9e9ad753
-import math, warnings
+import contextlib, math, warnings
 from contextlib import contextmanager, nullcontext
 import numpy as np, pandas as pd, torch
 from fastai.basics import *
+from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.hook import HookCallback
+from fastai.callback.training import GradientAccumulation
 from .core import *
 from .state import undisturbed,_global_rngs
-from array import array # after the star imports, which bring numpy's
+import copy # after the star imports, which bring others of these names
+from array import array
+from collections import deque
 
 # %% ../nbs/curvature.ipynb #b3ec08c5
 def _blobs(x):
     "A snapshot (array, tensor, list or dict of them) as float64 tensors by name"
-    x = x if isinstance(x, dict) else dict(enumerate(x if isinstance(x, (list,tuple,L)) else [x]))
-    return {k: (v.detach().cpu().double() if torch.is_tensor(v) else torch.tensor(v, dtype=torch.float64)) for k,v in x.items()}
+    def blob(v):
+        if torch.is_tensor(v): return v.detach().cpu().double()
+        try: return torch.tensor(v, dtype=torch.float64)
+        except (TypeError,ValueError,RuntimeError): raise ValueError(f'a snapshot holds a {type(v).__name__}: give tensors, numbers, lists or dicts of them, '
+                                                                     'of a model its `state_dict()`, copied') from None
+    return {k: blob(v) for k,v in (x if isinstance(x, dict) else dict(enumerate(x if isinstance(x, (list,tuple,L)) else [x]))).items()}
 
 def hessian_free_lr(
     theta0, # Weights before the first of two consecutive steps: a tensor, a list of tensors or a state dict
@@ -79,8 +88,9 @@ def _sample(p, k):
     n = p.numel()
     if k>=n: return (1,n),(n,1),0
     rows = k//_block
-    stride,width = n//rows, n//len(p)
-    while stride>_block and math.gcd(stride, width)>1: stride -= 1 # or all blocks would lie in the same columns
+    top,width = n//rows, n//len(p)
+    # the widest stride, or a little less (blocks then cover 90 % at least), so that not all blocks lie in the same columns
+    stride = max(range(max(top-top//10, top-64), top+1), key=lambda s: (-max(math.gcd(s, width), _block), s))
     return (rows,_block), (stride,1), (n-(rows-1)*stride-_block)//2
 
 # %% ../nbs/curvature.ipynb #4f54f872
@@ -191,26 +201,62 @@ def _bare(model):
     wraps = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     return model.module if isinstance(model, wraps) else model
 
+_module_attrs = set(vars(nn.Module()))
+
+def _held(learn):
+    "Lists, dicts and sets of modules and callbacks, and the tensors of modules beside their parameters: what can change and remain the same object"
+    boxes,tensors,seen,buffers = [],[],set(),{id(b) for b in learn.model.buffers()}
+    def look(v, deep):
+        if id(v) in seen: return
+        seen.add(id(v))
+        if isinstance(v, L): v = v.items
+        if isinstance(v, (list,dict,set,deque)):
+            boxes.append(v)
+            if deep and len(v)<=64: [look(o, deep) for o in (v.values() if isinstance(v, dict) else v)]
+        elif isinstance(v, tuple) and deep: [look(o, deep) for o in v]
+        elif deep and (id(v) in buffers or type(v) is torch.Tensor and v.layout is torch.strided and 0 not in v.stride()): tensors.append(v)
+    for b in learn.model.buffers(): look(b, True)
+    for m in learn.model.modules(): [look(v, True) for k,v in vars(m).items() if k not in _module_attrs]
+    for cb in learn.cbs: [look(v, False) for v in vars(cb).values()]
+    return boxes,tensors
+
 @contextmanager
 def _no_trace(learn):
     "Random states, buffers, and the attributes of modules, callbacks and learner are afterwards what they were"
     rngs,mods = _global_rngs(),list(learn.model.modules())
-    attrs = [(d, dict(d)) for d in [vars(o) for o in [learn, *learn.cbs, *mods]] + [m._buffers for m in mods]]
-    bufs = [(b, b.detach().clone()) for b in learn.model.buffers()]
+    hooks = [h for cb in learn.cbs if isinstance(cb, HookCallback) for h in ifnone(getattr(cb, 'hooks', None), ())]
+    attrs = [(d, dict(d)) for d in [vars(o) for o in [learn, *learn.cbs, *mods, *hooks]] + [m._buffers for m in mods]]
+    boxes,tensors = _held(learn)
+    boxes,tensors = [(b, copy.copy(b)) for b in boxes],[(t, t.detach().clone()) for t in tensors]
+    for h in hooks: h.hook_func = noop # fastai's own hooks keep what the last forward pass of training gave them
     try: yield
     finally:
         for d,was in attrs:
             if d.keys()!=was.keys() or any(d[k] is not v for k,v in was.items()): d.clear(); d.update(was)
-        for b,c in bufs: b.data.copy_(c)
+        for b,was in boxes:
+            b.clear()
+            (b.update if hasattr(b, 'update') else b.extend)(was)
+        for t,c in tensors: t.data.copy_(c)
         rngs()
+
+_aside = (GradientAccumulation,MixedPrecision,Recorder,HookCallback) # they scale, cast or watch: what they do is no part of the loss
+
+def _event(learn, name):
+    "Callbacks shape mini-batch, prediction and loss, fastai's for recurrent nets among them. Here they cancel nothing"
+    for cb in learn.cbs.sorted('order'):
+        if isinstance(cb, _aside): continue
+        with contextlib.suppress(CancelBatchException, CancelTrainException, CancelEpochException, CancelFitException): cb(name)
 
 def _gradient(learn, ps):
     "Gradient of the loss of the learner's present mini-batch, with no trace in the learner"
     dev = ps[0].device.type
     with _no_trace(learn), torch.enable_grad(), torch.autocast(dev, enabled=False) if dev in ('cpu','cuda') else nullcontext():
         learn.pred = _bare(learn.model)(*learn.xb)
-        learn('after_pred') # some callbacks make the prediction here, fastai's for recurrent nets among them
-        loss = learn.loss_func(learn.pred, *learn.yb)
+        _event(learn, 'after_pred')
+        learn.loss_grad = learn.loss_func(learn.pred, *learn.yb)
+        learn.loss = learn.loss_grad.clone()
+        _event(learn, 'after_loss')
+        loss = learn.loss_grad
         gs = torch.autograd.grad(loss.mean() if loss.ndim else loss, ps, allow_unused=True, materialize_grads=True)
         return [g.to_dense() if g.is_sparse else g for g in gs]
 
@@ -238,7 +284,7 @@ _rel = 1e-2
 def _unit(ps, gs, rel=_rel):
     "The LR at which a step along the gradient is `rel` times as long as the weights, on the device"
     norm = lambda xs: torch.stack(torch._foreach_norm([x.detach() for x in xs])).norm()
-    return rel*norm(ps)/norm(gs)
+    return rel*norm(ps).clamp(min=1e-3*math.sqrt(sum(p.numel() for p in ps)))/norm(gs) # weights that are all 0 count as 0.001
 
 def _secant(learn, ps):
     "Slope and curvature along the gradient of the present mini-batch, for each tensor"
@@ -265,21 +311,27 @@ def _ewm(x, alpha):
     w1,w2 = (1-(1-alpha)**n)/alpha, (1-(1-alpha)**(2*n))/(1-(1-alpha)**2)
     return e.mean(), e.mean() - student.ppf(.975, np.maximum(w1**2/w2-1, 1e-3))*np.sqrt(e.var()*w2)/w1
 
+def _judge(df, reasons):
+    "The first of the `(condition, text)` pairs that holds is a row's `reason`; without one it is informative"
+    df['reason'] = np.select([c for c,_ in reasons], [t for _,t in reasons], '')
+    return df
+
 def _trust_paper(df, alpha, smoothing, start):
     "`raw`, `smooth`, `informative` and `reason` of the paper's estimate, from its sums"
     ok = np.isfinite(df.num) & np.isfinite(df.den) & (df.num>0) & (df.den>0)
     df['raw'] = (df.num/df.den).where(ok)
     o = df[ok]
     avg = lambda x: x.ewm(alpha=alpha).mean()
-    if smoothing=='sums': smooth,floor = avg(o.num)/avg(o.den), avg(o.num)/avg(o.fl)
+    if smoothing=='sums': smooth,floor = avg(o.num)/avg(o.den), avg(o.num)/avg(o.den_noise)
     elif start is None: smooth,floor = avg(o.raw), avg(o.floor)
     else: smooth,floor = (pd.concat([pd.Series([s]), v]).ewm(alpha=alpha, adjust=False).mean().iloc[1:] for s,v in ((start,o.raw), (start,o.floor)))
     df['smooth'] = smooth.reindex(df.index)
-    rel,bb = (smooth/floor).reindex(df.index),(avg(o.sy)/avg(o.yy)).reindex(df.index)
-    df['reason'] = np.select([~ok & (df.num==0), ~ok & (df.den==0), ~ok, df.sign<=0, ~((rel<=.5) | (rel>=2)), bb<2],
-        ['no weight moved', 'both steps have the same gradient', 'not finite', 'negative curvature, hidden by the absolute values',
-         'within 2x of the noise floor', 'the gradients differ by mini-batch noise'], '')
-    return df
+    den = avg(o.den)
+    over_floor,over_bb_floor,over_drift,over_swing = (x.reindex(df.index) for x in (smooth/floor, avg(o.sy)/avg(o.yy), den/avg(o.den_drift), den/avg(o.den_swing)))
+    return _judge(df, [(~ok & (df.num==0), 'no weight moved'), (~ok & (df.den==0), 'both steps have the same gradient'), (~ok, 'not finite'),
+        (df.sign<=0, 'negative curvature, hidden by the absolute values'), (~((over_floor<=.5) | (over_floor>=2)), 'within 2x of the noise floor'),
+        (over_bb_floor<2, 'the gradients differ as by mini-batch noise, or the LR is above the inverse curvature'),
+        (over_drift<2, 'momentum builds up or changes'), (over_swing>1, 'momentum oscillates: a value that follows the LR')])
 
 def _trust_probe(df, alpha):
     "`raw`, `smooth`, `informative` and `reason` of a parabola's minimum, from slopes and curvatures"
@@ -289,11 +341,8 @@ def _trust_probe(df, alpha):
     (a,low_a),(b,low_b) = (_ewm(v, alpha) for v in (o.num,o.den))
     df['smooth'] = (a/b).where((a>0) & (b>0)).reindex(df.index)
     clear_a,clear_b = ((low>0).reindex(df.index, fill_value=False) for low in (low_a,low_b))
-    few = (ok.cumsum()<3)
-    df['reason'] = np.select([df.num<=0, ~ok, df.den<=0, few, ~clear_a, ~clear_b],
-        ['the slope along the step is not positive', 'not finite', 'the curvature is not positive', 'fewer than 3 mini-batches',
-         'the slope is not clear of zero', 'the curvature is not clear of zero'], '')
-    return df
+    return _judge(df, [(df.num<=0, 'the slope along the step is not positive'), (~ok, 'not finite'), (df.den<=0, 'the curvature is not positive'),
+        (ok.cumsum()<3, 'fewer than 3 mini-batches'), (~clear_a, 'the slope is not clear of zero'), (~clear_b, 'the curvature is not clear of zero')])
 
 # %% ../nbs/curvature.ipynb #9bb0cd33
 _sgd_parts = {'weight_decay','l2_reg','average_grad','sgd_step','momentum_step'}
@@ -307,11 +356,11 @@ def _averages(opt):
     "Does this SGD average gradients, if it has a momentum?"
     return isinstance(opt, OptimWrapper) or any(getattr(cb, '__name__', '')=='average_grad' for cb in opt.cbs)
 
-def _check_sgd(opt):
+def _check_sgd(opt, mode):
     if _is_sgd(opt): return
     o = opt.opt if isinstance(opt, OptimWrapper) else opt
     parts = f" of {', '.join(getattr(cb, '__name__', str(cb)) for cb in o.cbs)}" if isinstance(o, Optimizer) else ''
-    raise ValueError(f"mode='paper' reads gradients off the optimizer's steps, which only works for SGD, with or without momentum. The steps of "
+    raise ValueError(f"mode={mode!r} is about steps along a gradient, those of SGD with or without momentum. The steps of "
                      f"this {type(o).__name__}{parts} are not its LR times a gradient: use mode='probe'")
 
 class HessianFreeLR(Callback):
@@ -335,6 +384,8 @@ class HessianFreeLR(Callback):
         self._alpha = real('alpha', alpha, 'in (0, 1]', lambda v: 0<v<=1)
         self._n_coords = None if n_coords is None else integer('n_coords', n_coords, 'None or an integer >= 1', lambda v: v>=1)
         if not isinstance(by_layer, bool) and by_layer!='module': refuse('by_layer', by_layer, "False, True (parameter tensors) or 'module'")
+        if not isinstance(metric, bool): refuse('metric', metric, 'True or False')
+        if metric and by_layer: refuse('metric', metric, 'False with `by_layer`: a metric is one number')
         if params=='all' and mode!='paper': refuse('params', params, "'trainable' in this mode: buffers have no gradient")
         self._smoothing = choice('smoothing', smoothing, ('sums','ratios'))
         self._by_layer,self._metric,self._shown = by_layer,metric,None
@@ -343,7 +394,7 @@ class HessianFreeLR(Callback):
 
     def _reset(self): self._n,self._logs,self._done = 0,[],None; self._forget()
     def _forget(self):
-        self._pair = self._ps = self._before = self._lrs = self._key = None
+        self._pair = self._ps = self._before = self._lrs = self._key = self._answer = None
         self._phase,self._skipped,self._due = 0,False,True # phase 1: the weights before a pair of steps are known, 2: its first step too
     def _init_state(self): super()._init_state(); self._forget(); self._shown = None
 
@@ -372,7 +423,7 @@ class HessianFreeLR(Callback):
             learn.metrics = learn.metrics + L(self._shown)
 
     def _check(self):
-        if self._mode=='paper': _check_sgd(self.learn.opt)
+        if self._mode!='probe': _check_sgd(self.learn.opt, self._mode)
         _check_dtype(p for pg in self.learn.opt.param_lists for p in pg if p.requires_grad)
 
     def _value(self): return ifnone(self.lr, math.nan)
@@ -430,6 +481,7 @@ class HessianFreeLR(Callback):
         if self._skipped: return
         self._n += 1
         if self._mode=='paper':
+            self._respond()
             if self._phase: self._paper_step()
         elif self._phase==1: self._lrs,self._phase = self._hyper('lr'),2
 
@@ -437,19 +489,28 @@ class HessianFreeLR(Callback):
         res = [float(h.get(k, 0.)) for h in self.learn.opt.hypers]
         return res[-1:] if self._params=='all' else res
 
+    def _momenta(self): return self._hyper('mom') if self._averages else [0.]*len(self._hyper('lr'))
+
+    def _respond(self):
+        "The steps that a constant gradient 1 would make by now at LR 1, in each group: what momentum does by itself"
+        last,hypers = self._answer,list(self.learn.opt.hypers)[-1 if self._params=='all' else 0:] # at every step: no more work than needed
+        mom = [h.get('mom', 0.) for h in hypers] if self._averages else [0.]*len(hypers)
+        self._v = [m*v+1 for m,v in zip(mom, self._v)] if last else [1.]*len(mom)
+        self._answer = [1+m*v if h.get('nesterov') else v for m,v,h in zip(mom, self._v, hypers)]
+        self._drift = [1-b/a for a,b in zip(last, self._answer)] if last else [0.]*len(mom)
+
     def _paper_step(self):
         "A step of Eq. 8's pair"
         old,self._lrs = self._lrs,self._hyper('lr')
         last,keep = self._phase==2,self._phase==1 or self._every==1
         row = self._pair.step([1. if self._params=='all' else a/b if b>0 else 0. for a,b in zip(old, self._lrs)] if last else None, keep)
         if last and any(a>0 and b>0 for a,b in zip(old, self._lrs)):
-            mom = self._hyper('mom') if self._averages else [0.]*len(old)
-            self._logs[-1].add(row, self._n-1, *old, *self._lrs, *mom, *self._hyper('nesterov'))
+            self._logs[-1].add(row, self._n-1, *old, *self._lrs, *self._momenta(), *self._hyper('nesterov'), *self._drift)
         self._phase = 2 if keep else 0
 
     def _secant_step(self):
         if self._n%self._every or self._done==self._n: return # once for each step, also when it is then skipped
-        self._logs[-1].add(_secant(self.learn, self._ps), self._n, *self._hyper('lr'))
+        self._logs[-1].add(_secant(self.learn, self._ps), self._n, *self._hyper('lr'), *self._momenta())
         self._done = self._n
 
     def _probe_step(self):
@@ -476,10 +537,11 @@ class HessianFreeLR(Callback):
             return res.ravel()
         df = pd.DataFrame(dict(step=np.repeat(host[:,0].astype(int), len(layers)), layer=np.tile(layers, len(vals))))
         if self._mode!='paper':
-            df['num'],df['den'] = total(vals[...,0]),total(vals[...,1])
-            df['lr'],df['floor'],df['sign'] = np.repeat(host[:,-1], len(layers)),np.nan,np.sign(df.den)
+            lrs,mom = np.split(host[:,1:], 2, axis=1) if self._mode=='secant' else (host[:,1:],np.zeros_like(host[:,1:]))
+            df['num'],df['den'] = total(vals[...,0]*(1-mom[:,group])),total(vals[...,1]) # with momentum the LR is (1-mom) times that without
+            df['lr'],df['floor'],df['sign'] = np.repeat(lrs[:,-1], len(layers)),np.nan,np.sign(df.den)
             return df
-        lr,lr_next,mom,nesterov = (o[:,group] for o in np.split(host[:,1:], 4, axis=1)) # of each segment
+        lr,lr_next,mom,nesterov,drift = (o[:,group] for o in np.split(host[:,1:], 5, axis=1)) # of each segment
         ok = (lr>0) & (lr_next>0) # a group that stands still says nothing
         lr = np.where(ok, lr, 1.)
         num,dy,yy,y = (np.where(ok, o, 0.) for o in np.moveaxis(vals, 2, 0)) # y is in units of the step: y/lr is the difference of the gradients
@@ -487,12 +549,14 @@ class HessianFreeLR(Callback):
         df['sign'] = np.sign(df.sy)
         moved = np.where(ok, np.nan_to_num(num, posinf=0.)+1e-300, 0.)
         with np.errstate(invalid='ignore', divide='ignore'): # LR and floor that the segments have in common
-            df['lr'],df['fl'] = total(moved)/total(moved/lr),total(moved/lr/_floor(mom, nesterov))
-            df['floor'] = total(moved)/df.fl
+            df['lr'],df['den_noise'] = total(moved)/total(moved/lr),total(moved/lr/_floor(mom, nesterov))
+            df['floor'] = total(moved)/df.den_noise
+            df['den_drift'] = total(moved/lr*np.abs(drift)) # what momentum makes of a constant gradient
+            df['den_swing'] = total(moved/lr*np.where(mom>0, 1-np.sqrt(mom), 1e9)) # with more than that, momentum oscillates
         return df
 
     @property
-    def estimates(self) -> pd.DataFrame: # columns below; with `by_layer` also `layer`
+    def estimates(self) -> pd.DataFrame: # A row for each estimate, columns as described below; with `by_layer` also `layer`
         "All estimates so far. Reads the device"
         logs = [self._sums(log) for log in self._logs if len(log)]
         cols = self._cols[:1] + ['layer']*bool(self._by_layer) + self._cols[1:]
@@ -507,7 +571,7 @@ class HessianFreeLR(Callback):
         return df[cols].reset_index(drop=True)
 
     @property
-    def lr(self): # In the units of the LR in use. A dict by layer with `by_layer`
+    def lr(self): # On the scale of the LR in use, momentum included. A dict by layer with `by_layer`
         "The smoothed estimate, or None while the last one is uninformative"
         df = self.estimates
         get = lambda o: float(o.smooth) if o.informative else None
@@ -617,48 +681,65 @@ class CurvatureLR:
         return ax
 
 # %% ../nbs/curvature.ipynb #9a395d9f
+class _Still(Callback):
+    "In a fit that is set up and takes no step, calls `ask`"
+    order,name,run_valid = 10**6,'lr_finder',False # by this name fastai's trackers and loggers know to keep still
+    def __init__(self, ask): self._ask = ask
+    def before_train(self): self.res = self._ask(); raise CancelFitException()
+
+def _both(learn, ps, n_batches, rel):
+    "Slopes and curvatures along the gradient of each of the first mini-batches: on itself, and on the next one"
+    batches = []
+    for b in learn.dl:
+        batches.append(learn._set_device(b))
+        if len(batches)==n_batches: break
+    n = learn.n_iter = len(batches)
+    if n<2: raise ValueError(f'curvature_lr needs two mini-batches at least, and the training set has {n}')
+    def grad(i):
+        set_seed(i) # the same dropout masks, the same mixing whenever this mini-batch is seen
+        learn.iter = i
+        learn._split(apply(lambda t: t.clone() if torch.is_tensor(t) else t, batches[i]))
+        _event(learn, 'before_batch')
+        return _gradient(learn, ps)
+    rows,g = [],grad(0)
+    first_g = g
+    for i in range(n):
+        other = grad(i+1) if i+1<n else first_g
+        t = _unit(ps, g, rel)
+        with _weights(ps, [p.detach()-t*o for p,o in zip(ps, g)]): g_,other_ = grad(i),grad((i+1)%n)
+        gg,go = _dot(g, g).sum(),_dot(g, other).sum()
+        rows.append(torch.stack([gg, (gg-_dot(g, g_).sum())/t, go, (go-_dot(g, other_).sum())/t]))
+        g = other
+    return torch.stack(rows).double().cpu().numpy()
+
 @patch
 def curvature_lr(self:Learner,
     n_batches:int=8, # Mini-batches from the training set, two at least
     rel_step:float=_rel # Length of the step along the gradient, relative to the weights'
 ) -> CurvatureLR: # `.lr`, `.interval`, `.table()`, `.plot()`; readable as it is
-    "What the curvature at the present weights says about the LR. No training; everything is afterwards as it was, to the bit"
+    "What the curvature at the present weights says about the LR. No step is taken; everything is afterwards as it was, to the bit"
     n_batches = integer('n_batches', n_batches, 'an integer >= 2', lambda v: v>=2)
     rel_step = real('rel_step', rel_step, 'in (0, 1)', lambda v: 0<v<1)
     ps = [p for p in self.model.parameters() if p.requires_grad]
     if not ps: raise ValueError('the model has no trainable parameter')
     _check_dtype(ps)
+    still = _Still(lambda: _both(self, ps, n_batches, rel_step))
     with undisturbed(self):
-        if self.opt is None: self.create_opt()
-        if getattr(self.dls, 'device', None) is not None: self.model.to(self.dls.device) # as a fit would
-        self.training,opt = True,self.opt
+        self.remove_cbs(self.cbs.filter(lambda cb: cb.name in ('progress','model_to_half','non_native_mixed_precision')))
+        self.logger = noop
+        self.fit(1, cbs=still)
+        opt = self.opt
         sgd = _is_sgd(opt)
         mom = max(h.get('mom', 0.) for h in opt.hypers) if sgd and _averages(opt) else 0.
-        self.model.train()
-        batches = []
-        for b in self.dls.train:
-            batches.append(self._set_device(b))
-            if len(batches)==n_batches: break
-        n = len(batches)
-        if n<2: raise ValueError(f'curvature_lr needs two mini-batches at least, and the training set has {n}')
-        def grad(i):
-            torch.manual_seed(i) # the same dropout masks whenever this mini-batch is seen
-            self._split(batches[i])
-            return _gradient(self, ps)
-        rows,g = [],grad(0)
-        first_g = g
-        for i in range(n):
-            other = grad(i+1) if i+1<n else first_g
-            t = _unit(ps, g, rel_step)
-            with _weights(ps, [p.detach()-t*o for p,o in zip(ps, g)]): g_,other_ = grad(i),grad((i+1)%n)
-            gg,go = _dot(g, g).sum(),_dot(g, other).sum()
-            rows.append(torch.stack([gg, (gg-_dot(g, g_).sum())/t, go, (go-_dot(g, other_).sum())/t]))
-            g = other
-        res = torch.stack(rows).double().cpu().numpy()
         name = type(opt.opt if isinstance(opt, OptimWrapper) else opt).__name__
-    return CurvatureLR(pd.DataFrame(res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd, rel_step)
+    return CurvatureLR(pd.DataFrame(still.res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd, rel_step)
 
 # %% ../nbs/curvature.ipynb #95c72653
+def _crossing(rel):
+    "Where `rel`, log(estimate / LR), is below 0 twice in a row for the first time, its first value aside; None if nowhere"
+    below = np.flatnonzero((rel[1:-1]<0) & (rel[2:]<0))
+    return below[0]+1 if len(below) else None
+
 class LRProbe:
     "Where the update probe's estimate met a rising LR. Made by `learn.curvature_lr_find()`"
     _far = 'the LR was not raised far enough'
@@ -669,9 +750,8 @@ class LRProbe:
         self.estimates,self.lr,self.reason = estimates,None,reason
         o = estimates.dropna(subset='smooth')
         rel,lrs = np.log((o.smooth/o.lr).to_numpy(float)),np.log(o.lr.to_numpy(float))
-        below = np.flatnonzero((rel[1:-1]<0) & (rel[2:]<0)) # the estimate is below the LR twice in a row
-        if not len(below): return
-        i = below[0]+1
+        i = _crossing(rel)
+        if i is None: return
         if rel[i-1]<0: self.reason = 'the estimate is below the LR from the start: lower `lr_min`'
         else: self.lr,self.reason = math.exp(np.interp(0., [rel[i],rel[i-1]], [lrs[i],lrs[i-1]])),'' # between the last above and the first below
 
@@ -687,6 +767,7 @@ class LRProbe:
         ax=None # Axes to draw on; new ones when None
     ):
         "The estimate against the LR in use"
+        if not len(self.estimates): raise ValueError(f'nothing to plot: there is no estimate ({self.reason})')
         if ax is None: _,ax = new_axes(figsize=(5.5,3.4))
         o = self.estimates
         ax.scatter(o.lr, o.raw, s=7, color=colors[0], alpha=.5, linewidths=0)
@@ -704,20 +785,22 @@ class _RampProbe(HessianFreeLR): _finder = True
 class _Ramp(Callback):
     "Raises the LR from step to step, until the estimate is below it"
     order,name,run_valid = TrainEvalCallback.order+1,'lr_finder',False # by this name fastai's trackers and loggers know to keep still
-    def __init__(self, lrs, est): self._lrs,self._est,self._i,self._seen,self._below,self._avg,self.reason = lrs,est,0,0,0,np.zeros(2),LRProbe._far
+    def __init__(self, lrs, est): self._lrs,self._est,self._i,self._seen,self._rel,self._avg,self.reason = lrs,est,0,0,[],np.zeros(2),LRProbe._far
     def before_batch(self): self.learn.opt.set_hyper('lr', self._lrs[self._i])
     def after_step(self): self._i += 1
     def after_batch(self):
         if not torch.isfinite(self.learn.loss): self.reason = 'the loss is not finite before the estimate meets the LR'; raise CancelFitException()
         if self._i>=len(self._lrs) or self._met(): raise CancelFitException()
     def _met(self):
-        "Is the smoothed estimate below its LR, for the second time running? Only then is it worth making the whole table"
+        "Has the smoothed estimate met its LR? The table's numbers, one at a time"
         log = self._est._logs[-1]
         if len(log)==self._seen: return False
         self._seen = len(log)
-        slope,curv = self._avg = (1-self._est._alpha)*self._avg + self._est._alpha*log.last().sum(0)
-        self._below = self._below+1 if slope < curv*log.known[-1] else 0
-        return self._below>1 and LRProbe(self._est.estimates).reason != LRProbe._far
+        last = log.last().sum(0)
+        if np.isfinite(last).all():
+            slope,curv = self._avg = (1-self._est._alpha)*self._avg + self._est._alpha*last
+            if slope>0 and curv>0: self._rel.append(math.log(slope/curv/log.known[-1]))
+        return _crossing(np.array(self._rel)) is not None
     def before_validate(self): raise CancelValidException()
 
 @patch
@@ -733,11 +816,13 @@ def curvature_lr_find(self:Learner,
     lr_max = real('lr_max', lr_max, f'a number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
     n_steps = integer('n_steps', n_steps, 'an integer >= 10', lambda v: v>=10)
     if not len(self.dls.train): raise ValueError('the training set has no mini-batch')
+    if not any(p.requires_grad for p in self.model.parameters()): raise ValueError('the model has no trainable parameter')
     est = _RampProbe('probe', every, alpha)
     ramp = _Ramp(np.geomspace(lr_min, lr_max, n_steps).tolist(), est)
     with undisturbed(self):
         self.remove_cbs(self.cbs.filter(lambda cb: cb.name=='progress'))
         self.logger = noop
         self.fit(10**6, cbs=[ramp,est])
-        res = LRProbe(est.estimates, ramp.reason)
+        res = LRProbe(est.estimates, ramp.reason if ramp.reason!=LRProbe._far or len(est.estimates)>2 else
+                      f'fewer than 3 estimates with {n_steps=} and {every=}: raise the one or lower the other')
     return res

@@ -11,6 +11,7 @@ from fastai.data.all import Datasets
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixUp
 from fastai.callback.rnn import RNNCallback
+from fastai.callback.hook import ActivationStats
 from fastai.callback.tracker import TerminateOnNaNCallback
 from superconv_fastai.curvature import *
 from superconv_fastai.curvature import _Steps
@@ -296,6 +297,15 @@ def test_secant_is_the_curvature_along_the_gradient():
         if finite>0: assert o.raw == pytest.approx(finite, rel=.01)
     assert est.estimates.raw.notna().sum() > 4
 
+def test_secant_is_on_the_scale_of_the_lr_in_use():
+    "At weights that stay, an LR with momentum is (1-mom) times that without"
+    est = [type(f'E{i}', (HessianFreeLR,), {})('secant', every=1, alpha=1.) for i in range(2)]
+    for e,mom in zip(est, (0.,.8)):
+        set_seed(0)
+        fit(learner(partial(SGD, mom=mom), model=Net(p=0.)), 1, lr=1e-7, cbs=e)
+    np.testing.assert_allclose(est[1].estimates.raw, .2*est[0].estimates.raw, rtol=2e-3)
+    assert est[0].estimates.raw.notna().any()
+
 def test_no_estimate_comes_with_its_reason():
     df = pd.DataFrame(dict(step=range(8), num=[1.,1,1,1,-1,1,math.nan,1], den=[1.,1.1,.9,1,1,-1,1,1], lr=.1))
     from superconv_fastai.curvature import _trust_probe,_trust_paper
@@ -307,9 +317,11 @@ def test_no_estimate_comes_with_its_reason():
         runs = [pd.DataFrame(dict(step=range(n), num=mean+rng.standard_normal(n), den=1., lr=.1)) for _ in range(200)]
         return np.mean([[o.reason=='' for o in _trust_probe(r, .1).itertuples()] for r in runs], 0)
     assert trusted(0.).max() < .06 and trusted(1.)[-1] > .75 # the slope of the present mini-batch must be positive too
-    df = pd.DataFrame(dict(step=range(7), num=[1.,1,1,0,1,1,math.inf], den=[1.,.25,.25,0,0,.25,1], fl=1., floor=1., sy=[9.,1.9,2.1,0,0,-9,1], yy=1., sign=[1,1,1,0,1,-1,1]))
-    assert _trust_paper(df, 1., 'sums', None).reason.tolist() == ['within 2x of the noise floor', 'the gradients differ by mini-batch noise', '', 'no weight moved',
+    df = pd.DataFrame(dict(step=range(7), num=[1.,1,1,0,1,1,math.inf], den=[1.,.25,.25,0,0,.25,1], den_noise=1., den_drift=0., den_swing=math.inf, floor=1., sy=[9.,1.9,2.1,0,0,-9,1], yy=1., sign=[1,1,1,0,1,-1,1]))
+    assert _trust_paper(df, 1., 'sums', None).reason.tolist() == ['within 2x of the noise floor', 'the gradients differ as by mini-batch noise, or the LR is above the inverse curvature', '', 'no weight moved',
         'both steps have the same gradient', 'negative curvature, hidden by the absolute values', 'not finite']
+    for k,v,reason in (('den_drift',.13,'momentum builds up or changes'), ('den_drift',.12,''), ('den_swing',.24,'momentum oscillates: a value that follows the LR'), ('den_swing',.26,'')):
+        assert _trust_paper(df.assign(**{k:v}), 1., 'sums', None).reason[2]==reason
 
 def test_floor_rule_follows_a_moving_lr():
     "A ramp of the LR by 100x is noise, and is called so at every step"
@@ -317,10 +329,43 @@ def test_floor_rule_follows_a_moving_lr():
     fit(learner(bs=8), 3, cbs=[Schedule(lambda i, n: 1e-4*100**(i/120)),est])
     assert not est.estimates.informative.any() and est.lr is None
 
+class Value(Module):
+    "A loss of the weights alone: no mini-batch noise"
+    def __init__(self, f, n=1): self.f,self.w = f,nn.Parameter(torch.ones(n))
+    def forward(self, x): return self.f(self.w)+0*x.mean()
+
+def value_learner(f, opt, n=1): return Learner(dls(bs=32), Value(f, n), loss_func=lambda p,y: p, opt_func=opt, wd=0.)
+
+@pytest.mark.parametrize('opt', [partial(SGD, mom=.9), _nesterov])
+def test_momentum_alone_is_no_curvature(opt):
+    "A linear loss, and momentum that builds up and is cycled: unequal steps, and no curvature"
+    est,learn = HessianFreeLR(every=1, n_coords=None),value_learner(lambda w: 1e-3*w.sum(), opt, 50)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(20, .1, cbs=est)
+    df = est.estimates
+    assert len(df)>150 and not df.informative.any()
+    assert df.reason.eq('momentum builds up or changes').sum() > 20
+
+@pytest.mark.parametrize('mom', [.9,.95])
+def test_momentum_oscillates_or_tells_the_curvature(mom):
+    "Underdamped the value follows the LR and is not vouched for; overdamped it is (1-mom)/lam, and is"
+    def last(lr, lam):
+        est = HessianFreeLR(every=1)
+        fit(value_learner(lambda w: lam*w.square().sum()/2, partial(SGD, mom=mom)), 20, lr=lr, cbs=est)
+        return est
+    for lr in (.01,.1,1.): assert not last(lr, 1.).estimates.informative[40:].any()
+    est = last(.2*(1-mom**.5)**2, 1.)
+    assert est.lr==pytest.approx(1-mom, rel=.1) and est.estimates.informative[-80:].all()
+
+def test_paper_mode_at_high_momentum_with_real_mini_batches():
+    for lr in (.003,.01):
+        est = HessianFreeLR(every=2)
+        fit(learner(partial(SGD, mom=.95), model=Net(p=0.)), 8, lr=lr, cbs=est)
+        assert not est.estimates.informative.any() and est.estimates.smooth.iloc[-1] > 0
+
 # --- it only observes
 
 MODES = [dict(mode='paper'), dict(mode='paper', every=1, n_coords=None), dict(mode='paper', params='all'), dict(mode='paper', by_layer=True, every=1),
-         dict(mode='secant', every=2), dict(mode='probe', every=3), dict(mode='probe', every=1), dict(mode='probe', every=2, by_layer=True, metric=True)]
+         dict(mode='secant', every=2), dict(mode='probe', every=3), dict(mode='probe', every=1), dict(mode='probe', every=2, metric=True), dict(mode='probe', every=2, by_layer=True)]
 
 class CpuMixedPrecision(MixedPrecision):
     "fastai's fp16 callback on the CPU: real autocast, a real scaler, and an overflow at the third step"
@@ -333,7 +378,7 @@ class CpuMixedPrecision(MixedPrecision):
         super().before_step()
 
 SETTINGS = 'plain','adam','accumulate','skip','amp','groups','mixup'
-@pytest.mark.parametrize('kw,setting', [(kw,s) for kw in MODES for s in SETTINGS if not (s=='adam' and kw['mode']=='paper')], ids=str) # which is refused
+@pytest.mark.parametrize('kw,setting', [(kw,s) for kw in MODES for s in SETTINGS if not (s=='adam' and kw['mode']!='probe')], ids=str) # which are refused
 def test_training_is_bit_identical(kw, setting):
     def run(cbs):
         extra = dict(accumulate=[GradientAccumulation(96)], skip=[Skip(lambda i: i%4==3)], amp=[CpuMixedPrecision()], mixup=[MixUp()]).get(setting, [])
@@ -370,6 +415,98 @@ def test_modules_attributes_are_put_back(mode):
         with torch.no_grad(): learn.model.lin.weight.fill_(.01)
         runs.append(fit(learn, 2, lr=.1, cbs=c).model.h)
     assert torch.equal(*runs)
+
+class Centred(Module):
+    "Changes a plain tensor, lists, a dict and a nested tensor in place"
+    def __init__(self):
+        self.lin,self.c,self.seen,self.h,self.box = nn.Linear(64,10),torch.zeros(64),[],{'n':0},[L(),(torch.zeros(1),)]
+        with torch.no_grad(): self.lin.weight.mul_(.1)
+    def forward(self, x):
+        x = x.flatten(1)
+        self.c.mul_(.9).add_(.1*x.detach().mean(0)); self.seen.append(1); self.h['n'] += 1; self.box[0].append(2); self.box[1][0].add_(1)
+        return self.lin(x-self.c) + self.h['n']*1e-3
+
+class Recording(Callback):
+    run_valid = False
+    def __init__(self): self._seen,self._n = [],L()
+    def after_pred(self): self._seen.append(len(self.pred)); self._n.append(1)
+
+@pytest.mark.parametrize('mode', ['secant','probe'])
+def test_what_changes_in_place_is_put_back(mode):
+    runs = []
+    for c in ([], [HessianFreeLR(mode, every=2)]):
+        rec,learn = Recording(),learner(model=None)
+        set_seed(3); learn.model = Centred()
+        fit(learn, 2, lr=.1, cbs=[rec]+c)
+        m = learn.model
+        runs.append(pickle.dumps([m.c.numpy(), m.lin.weight.detach().numpy(), m.seen, m.h, list(m.box[0]), m.box[1][0].numpy(), rec._seen, list(rec._n)]))
+    assert runs[0]==runs[1] and len(c[0].estimates)>3
+
+@pytest.mark.parametrize('mode', ['secant','probe'])
+def test_hook_callbacks_do_not_see_the_probe(mode):
+    def stats(c):
+        learn = learner()
+        st = ActivationStats(with_hist=False, modules=[learn.model.body[0]])
+        fit(learn, 2, lr=.1, cbs=[st]+c)
+        return [[dict(o) for o in s] for s in st.stats]
+    a,b = stats([]),stats([HessianFreeLR(mode, every=2)])
+    assert a==b and len(a)==20
+
+def test_curvature_of_the_loss_that_training_differentiates():
+    "A penalty that `after_loss` adds, a mini-batch that `before_batch` scales, a state that `before_fit` makes"
+    class Penalty(Callback):
+        def after_loss(self):
+            if self.training: self.learn.loss_grad = self.learn.loss_grad + 5e3*sum((p**2).sum() for p in self.model.parameters())
+    class Scaled(Callback):
+        def before_batch(self): self.learn.xb = (self.xb[0]*10,)
+    class InPlace(Callback):
+        def before_fit(self): self.n = 10
+        def before_batch(self): self.learn.xb[0].mul_(self.n)
+    mk = lambda cbs, x=X: odd(linear, x, Y, opt_func=SGD, cbs=cbs)
+    expected,scaled,inplace,penalty = (o.curvature_lr(4) for o in (mk(None, 10*X), mk(Scaled()), mk(InPlace()), mk(Penalty())))
+    for c in (scaled,inplace): np.testing.assert_allclose(c.by_batch, expected.by_batch, rtol=1e-3, atol=1e-6)
+    assert not np.allclose(expected.by_batch, mk(None).curvature_lr(4).by_batch, rtol=.5)
+    assert penalty.lr==pytest.approx(1e-4, rel=.01) # curvature 1e4
+    for mode in ('secant','probe'):
+        est = HessianFreeLR(mode, every=1)
+        fit(mk(Penalty()), 1, lr=1e-5, cbs=est)
+        assert est.lr==pytest.approx(1e-4, rel=.01)
+    a,b = (mk(o).curvature_lr(4) for o in (None, GradientAccumulation(8))) # which scales the loss in `after_loss`
+    assert a.secant==b.secant and a.probe==pytest.approx(b.probe, nan_ok=True)
+
+def test_curvature_lr_with_mixup_and_mixed_precision():
+    for cb in (MixUp(), CpuMixedPrecision()):
+        learn = learner(cbs=cb); learn.loss_func = CrossEntropyLossFlat()
+        fit(learn, 1, lr=.01)
+        before = state(learn)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            a,b = learn.curvature_lr(4),learn.curvature_lr(4)
+        assert a.secant>0 and a.secant==b.secant and state(learn)==before and not torch.is_autocast_enabled('cpu')
+        assert learn.loss_func.__class__ is CrossEntropyLossFlat
+
+def test_weights_that_are_all_zero():
+    def zero():
+        m = linear()
+        for p in m.parameters(): nn.init.zeros_(p)
+        return m
+    c = odd(zero, X, Y).curvature_lr(4)
+    tiny = odd(lambda: linear(), X, Y).curvature_lr(4) # the same data at other weights: the loss is smooth
+    assert math.isfinite(c.secant) and c.secant/tiny.secant==pytest.approx(1., abs=.7) and 'not finite' not in c.reason
+    est = HessianFreeLR('secant', every=1)
+    fit(odd(zero, X, Y, opt_func=SGD), 1, lr=.01, cbs=est)
+    assert est.estimates.raw.notna().all()
+
+@pytest.mark.parametrize('shape,k', [((300,210),31500), ((300,210),36000), ((840,840),88200), ((5040,100),84_000), ((512,6,6),3072), ((10000,),1000), ((1000,12),2000), ((64,64),40)])
+def test_the_sample_covers_a_tensor_from_end_to_end(shape, k):
+    from superconv_fastai.curvature import _sample
+    (rows,width),(stride,_),first = _sample(torch.empty(shape), k)
+    n = math.prod(shape)
+    assert rows*width==k//4*4 and first>=0 and first+(rows-1)*stride+width<=n
+    assert first < .06*n and first+(rows-1)*stride+width > .94*n
+    if len(shape)>1 and stride>10: # columns too
+        cols = {(first+i*stride+j)%(n//shape[0]) for i in range(rows) for j in range(width)}
+        assert len(cols) > .9*min(n//shape[0], k)*(.5 if k<n//shape[0] else 1)*(1 if k>2*n//shape[0] else .1)
 
 def test_weights_come_back_when_a_probe_fails():
     for exc in (RuntimeError('broken'), KeyboardInterrupt()):
@@ -527,18 +664,23 @@ def test_half_precision_parameters_are_refused(dtype, mode):
     with pytest.raises(ValueError, match='rounding'): learn.curvature_lr()
 
 @pytest.mark.parametrize('opt', [Adam, RMSProp, RAdam, Lamb, Larc, partial(OptimWrapper, opt=torch.optim.AdamW), partial(OptimWrapper, opt=torch.optim.Adadelta)])
-def test_paper_mode_refuses_what_is_not_sgd(opt):
+def test_paper_and_secant_refuse_what_is_not_sgd(opt):
     learn = learner(opt)
-    with pytest.raises(ValueError, match="mode='probe'"): fit(learn, 1, cbs=HessianFreeLR())
+    for mode in ('paper','secant'):
+        with pytest.raises(ValueError, match=f"mode='{mode}' .*: use mode='probe'"): fit(learn, 1, cbs=HessianFreeLR(mode))
     fit(learn, 1, lr=1e-3, cbs=HessianFreeLR('probe', every=2))
 
 def test_arguments_are_refused_before_anything_starts():
     for kw in (dict(mode='x'), dict(every=0), dict(every=1.5), dict(alpha=0), dict(alpha=2.), dict(n_coords=0), dict(by_layer='tensor'), dict(params='x'),
-               dict(smoothing='x'), dict(mode='probe', params='all')):
+               dict(smoothing='x'), dict(mode='probe', params='all'), dict(metric='yes'), dict(by_layer=True, metric=True)):
         with pytest.raises(ValueError, match=f'{list(kw)[-1]}='): HessianFreeLR(**kw)
     learn = learner()
     for kw in (dict(n_batches=1), dict(n_batches=2.5), dict(rel_step=0.), dict(rel_step=2.)):
         with pytest.raises(ValueError, match=f'{list(kw)[0]}='): learn.curvature_lr(**kw)
+
+def test_hessian_free_lr_says_what_it_cannot_read():
+    for what in (nn.Linear(2,2), 'weights', {'w':torch.ones(2), 'name':'x'}):
+        with pytest.raises(ValueError, match='a snapshot holds a'): hessian_free_lr(what, what, what, .1)
 
 def test_lr_find_is_left_alone():
     est = HessianFreeLR(every=1)
@@ -775,6 +917,12 @@ def test_the_finder_says_why_it_found_nothing():
     learn.loss_func = nan
     f = learn.curvature_lr_find()
     assert f.lr is None and 'not finite' in repr(f)
+    f = learner().curvature_lr_find(n_steps=30, every=40)
+    assert f.lr is None and 'every=40' in f.reason and 'n_steps=30' in repr(f)
+    if not len(f.estimates):
+        with pytest.raises(ValueError, match='every=40'): f.plot()
+    with pytest.raises(ValueError, match='nothing to plot'): LRProbe(f.estimates[:0]).plot()
+    with pytest.raises(ValueError, match='no trainable parameter'): odd(lambda: linear().requires_grad_(False), X, Y, splitter=lambda m: [list(m.parameters())]).curvature_lr_find()
     for kw in (dict(lr_min=0.), dict(lr_max=1e-9), dict(n_steps=3), dict(every=0), dict(alpha=0.)):
         with pytest.raises(ValueError, match=f'{list(kw)[0]}='): learner().curvature_lr_find(**kw)
 
