@@ -9,14 +9,14 @@ initial weights and the order of the data. Each finished run is one line of the 
 results/balance.json holds them all.
 """
 import argparse, gzip, io, os, time, warnings
-from itertools import product
 from pathlib import Path
 import numpy as np, torch
 from fastai.basics import *
 from superconv_fastai.data import tensor_dls, digits
 from superconv_fastai.regularization import _Log, _cycle
 from common import results, save_results
-import time # after the star import
+import time # after the star import, like product
+from itertools import product
 
 def folder(): return Path(os.environ['SUPERCONV_DATA'])
 

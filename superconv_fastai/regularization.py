@@ -7,14 +7,12 @@ Docs: https://superconv.github.io/superconv_fastai/regularization.html.md"""
 # %% auto #0
 __all__ = ['paper_decays', 'decay_rate', 'Audit', 'Choice', 'Balance']
 
-# %% ../nbs/regularization.ipynb #3a7350e0
+# %% ../nbs/regularization.ipynb #4230f397
 import hashlib, json, math, os, pickle, random, re
 from contextlib import contextmanager
 from functools import lru_cache
 from html import escape
-from itertools import product
 from textwrap import fill
-from warnings import warn
 
 import numpy as np, pandas as pd, torch
 from fastcore.foundation import L
@@ -273,17 +271,15 @@ def reduced_regularization(self:Learner,
             self.wd = was
             if self.opt is not None: self.opt._set_hyper('wd', hypers)
 
-# %% ../nbs/regularization.ipynb #6dbbbeee
+# %% ../nbs/regularization.ipynb #65ca64b9
 class _Run(Callback):
-    "Validate at the end only; end a run whose loss is not finite, or ten times what it was"
+    "Validate at the end only; end a run whose loss is not finite, or a hundred times what the held-out loss was"
     order = Recorder.order+1
+    def __init__(self, start): self.limit = 100*abs(start)
     def before_validate(self):
         if self.epoch < self.n_epoch-1: raise CancelValidException()
     def after_batch(self):
-        if not self.training: return
-        loss = float(self.recorder.smooth_loss.value)
-        if self.recorder.smooth_loss.count==1: self.first_loss = loss
-        if not loss-self.first_loss <= 9*abs(self.first_loss): raise CancelFitException()
+        if self.training and not float(self.recorder.smooth_loss.value) <= self.limit: raise CancelFitException()
 
 def _seed(learn, seed):
     "Seed all that a fit draws from"
@@ -296,18 +292,20 @@ def _seed(learn, seed):
 def _finite(v): return float(v) if math.isfinite(v) else None
 
 def _cycle(learn, lr_max, n_epoch, wd, dropout=1., seed=0, reinit=None):
-    "One complete cycle: held-out loss (None if it diverged), metrics, optimizer steps, loss of the first batch"
+    "One complete cycle: held-out loss (None if it diverged) and metrics, optimizer steps, and the held-out loss it started from"
     with undisturbed(learn), learn.reduced_regularization(wd, None if dropout==1 else dropout):
         _seed(learn, seed)
         if reinit is not None: reinit(learn.model)
         learn.cbs = L(cb for cb in learn.cbs if cb.order < Recorder.order and not _drives(cb))
         learn.logger,learn.create_mbar = noop,False
-        learn.add_cbs([Recorder(add_time=False), run := _Run()])
+        learn.add_cb(Recorder(add_time=False))
+        start = learn.validate()[0]
+        learn.add_cb(_Run(start))
         learn.fit_superconv(n_epoch, lr_max, reset_opt=reinit is not None)
         rec = learn.recorder
         loss,*mets = map(_finite, rec.values[-1][1:]) if len(rec.values)==n_epoch else [None]
         return dict(loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
-                    steps=len(rec.hps_by_group['lr']), start=_finite(run.first_loss))
+                    steps=len(rec.hps_by_group['lr']), start=_finite(start))
 
 # %% ../nbs/regularization.ipynb #e32937ad
 _header = {'superconv_fastai':'balance', 'version':1}
@@ -367,7 +365,7 @@ def _contenders(losses):
         keep = close # without the noise of those that are out
     return keep,math.nan
 
-# %% ../nbs/regularization.ipynb #058aa5b4
+# %% ../nbs/regularization.ipynb #8ce2fe1b
 _axes = {'wd':'weight decays', 'dropout':'dropout factors'}
 
 def _losses(runs, cands, seeds):
@@ -393,6 +391,9 @@ class Choice:
             return
         self.contenders = [cands[i] for i in keep]
         self.top = cands[keep[losses[keep].mean(1).argmin()]] # the lowest mean loss, significant or not
+        if len(seeds)>1 and not np.ptp(losses[keep], axis=1).any():
+            self.reason = 'the seeds change nothing here (no shuffling, nothing random in the model, the same weights), so there is no spread to judge by'
+            return
         best,reasons = {},[]
         for i,(name,plural) in enumerate(_axes.items()):
             vals = sorted({c[i] for c in cands if c[1-i]==self.top[1-i]})
@@ -530,7 +531,7 @@ def _run_decay(learn, lr_max, n_epoch):
     m = mom.values()*max(on)
     return decay_rate(lr.values().max(1), 1., m, l2=_decay_kind(_future(learn)[0])=='L2').sum()
 
-# %% ../nbs/regularization.ipynb #c0f1282b
+# %% ../nbs/regularization.ipynb #9c80cce6
 @patch
 def balance_regularization(self:Learner,
     lr_max, # Largest LR of the cycle that the decay is for, as in `fit_superconv`
@@ -556,8 +557,9 @@ def balance_regularization(self:Learner,
     ds = [1.] if dropouts is None else grid('dropout', dropouts)
     if wds is None: _check(self, wd=0.)
     if len(ws)*len(ds) < 2: refuse('wds', wds, 'None or at least two weight decays, or give dropouts')
-    log,cands,bar = _Log(path, _identity(self, lr_max, n_epoch, reinit)),[],None
-    if hasattr(self, 'progress') and not rank_distrib(): bar = progress_bar(range(len(ws)*len(ds)*len(seeds)), leave=False)
+    log,cands = _Log(path, _identity(self, lr_max, n_epoch, reinit)),[]
+    bar = progress_bar(range(len(ws)*len(ds)*len(seeds)), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
+    if bar: bar.update(0)
 
     def search(new):
         cands.extend(new)
@@ -569,7 +571,7 @@ def balance_regularization(self:Learner,
                 if bar: bar.update(min(len(log.runs), bar.total))
         return Choice(log.runs, cands, seeds)
     try:
-        choice = search(list(product(ws, ds)))
+        choice = search([(w,d) for w in ws for d in ds])
         if wds is None and 'wd' in (choice.best or {}) and choice.best['wd'] > 0:
             search([(float(f"{choice.best['wd']*f:.1e}"), choice.top[1]) for f in (10**-.5, 10**.5)])
     finally:
