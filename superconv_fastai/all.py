@@ -2,5 +2,5 @@
 from .schedule import *
 from .range_test import *
 from .curvature import *
-from .compare import *
+from .regularization import *
 from .data import *

@@ -7,7 +7,7 @@ Docs: https://superconv.github.io/superconv_fastai/regularization.html.md"""
 # %% auto #0
 __all__ = ['paper_decays', 'decay_rate', 'Audit', 'Choice', 'Balance']
 
-# %% ../nbs/regularization.ipynb #4230f397
+# %% ../nbs/regularization.ipynb #33d1984e
 import hashlib, json, math, os, pickle, random, re
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,7 +24,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai import optimizer as fo
 from .core import *
 from .schedule import *
-from .schedule import _batch_sizes, _drives, _epochs, _future, _groups, _lr_groups
+from .schedule import _batch_sizes, _epochs, _future, _groups, _lr_groups
 from .state import undisturbed
 
 # %% ../nbs/regularization.ipynb #cbafd5af
@@ -38,12 +38,13 @@ def decay_rate(
     "Share of a weight that its decay takes in a step, when nothing else moves the weight"
     return lr*wd*((1-dampening)/(1-mom) if l2 else 1.)
 
-# %% ../nbs/regularization.ipynb #7d9ee6b8
+# %% ../nbs/regularization.ipynb #c2ae8ff9
 def _part(cb): return getattr(cb, 'func', cb)
 
 def _decay_kind(opt):
     "How `opt` decays: 'decoupled', 'L2', 'scaled L2' (divided by the size of the gradient), 'unknown', or None if it cannot"
     cbs = getattr(opt, 'cbs', None)
+    if isinstance(opt, fo.Lookahead): return 'unknown' # half of each step is taken back
     if cbs is not None:
         parts = set(map(_part, cbs))
         if fo.weight_decay in parts: return 'decoupled'
@@ -84,14 +85,14 @@ paper_decays = pd.DataFrame([
     ('Inception-ResNet-v2', 'ImageNet',  1,    3e-6,   3e-6,   '1e-6 is worse; 1e-4 without the cycle',          'arXiv 1803.09820, 5.5'),
 ], columns='net data lr_max wd_low wd_high seen source'.split())
 
-# %% ../nbs/regularization.ipynb #4af3735e
+# %% ../nbs/regularization.ipynb #0656e4a4
 def _row(kind, where, value=math.nan, effective=None, note=''):
     return dict(kind=kind, where=where, value=float(value), effective=float(value if effective is None else effective), advice=note)
 
 def _cycling(learn, opt, lr_max):
     "LR and momentum of each group: at the peak of the cycle when `lr_max` is given, else as they are"
     lrs = _lr_groups(_future(learn)[1] if lr_max is None else lr_max, len(opt.hypers))
-    moms = [h.get('mom', 0) for h in opt.hypers]
+    moms = [h.get('mom', 0.) for h in opt.hypers]
     return lrs, moms if lr_max is None else [learn.moms[1] if m>0 else 0. for m in moms]
 
 def _weight_decays(learn, opt):
@@ -99,24 +100,25 @@ def _weight_decays(learn, opt):
     was = [h.get('wd', 0.) for h in opt.hypers]
     return was if learn.wd is None else _groups('learn.wd', learn.wd, len(was), 'a finite number', lambda v: True)
 
-def _optimizer_rows(learn, opt, lr_max):
-    kind,(lrs,moms) = _decay_kind(opt),_cycling(learn, opt, lr_max)
-    sgd = not any('sqr_mom' in h for h in opt.hypers)
-    spared = {p for p in norm_bias_params(learn.model, True)} if hasattr(opt, 'cbs') and not learn.wd_bn_bias else set()
+def _adaptive(opt): return any('sqr_mom' in h for h in opt.hypers)
+
+def _optimizer_rows(learn, opt, lrs, moms):
+    kind = _decay_kind(opt)
+    spared = set(norm_bias_params(learn.model, True)) if hasattr(opt, 'cbs') and not learn.wd_bn_bias else ()
     names = [f'group {i}' if len(lrs)>1 else 'all' for i in range(len(lrs))]
-    for name,lr,m in zip(names, lrs, moms): yield _row('lr', f'{name}, momentum {m:g}', lr, lr/(1-m) if sgd else lr)
+    for name,lr,m in zip(names, lrs, moms): yield _row('lr', f'{name}, momentum {m:g}', lr, lr if _adaptive(opt) else lr/(1-m))
     for name,ps,h,wd,lr,m in zip(names, opt.param_lists, opt.hypers, _weight_decays(learn, opt), lrs, moms):
         n = sum(p in spared for p in ps)
         what = 'norm and bias included' if not n else f'{n} of {len(ps)} tensors spared (norm and bias)'
         if kind is None: yield _row('wd', f'{name}: this optimizer has none', 0.)
         else: yield _row('wd', f'{name}: {kind}, {what}', wd, _rate(kind, lr, {**h, 'wd':wd}, m))
-    of = {id(p):name for name,ps in zip(names, opt.param_lists) for p in ps}
-    frozen,total = {},sum(p.numel() for p in learn.model.parameters())
+    group,frozen = {p:name for name,ps in zip(names, opt.param_lists) for p in ps},{}
     for p in learn.model.parameters():
-        if not p.requires_grad: frozen[of.get(id(p), 'outside the optimizer')] = frozen.get(of.get(id(p), 'outside the optimizer'), 0) + p.numel()
-    for name,n in frozen.items():
-        shrinks = name!='outside the optimizer' and kind=='decoupled' and any(p.grad is not None for ps in opt.param_lists for p in ps if not p.requires_grad)
-        yield _row('frozen', name, n, n/total, 'still decayed: fastai decays what has a gradient tensor, frozen or not' if shrinks else '')
+        if not p.requires_grad: frozen.setdefault(group.get(p, 'outside the optimizer'), []).append(p)
+    for name,ps in frozen.items():
+        n = sum(p.numel() for p in ps)
+        shrinks = kind=='decoupled' and hasattr(opt, 'cbs') and name in names and any(p.grad is not None for p in ps)
+        yield _row('frozen', name, n, n/sum(p.numel() for p in learn.model.parameters()), 'still decayed: fastai decays what has a gradient tensor, frozen or not' if shrinks else '')
 
 def _model_rows(learn):
     for path,m,a in _dropouts(learn.model): yield _row('dropout', f'{path}.{a} ({type(m).__name__})', getattr(m, a))
@@ -142,14 +144,13 @@ def _random(t):
     elif any(c.__name__=='RandTransform' for c in type(t).__mro__) or re.search('Rand|Jitter|Aug|Eras|Cutout|Elastic|Blur|Noise', type(t).__name__):
         yield type(t).__name__, getattr(t, 'p', math.nan)
 
-def _data_rows(learn, opt, lr_max):
+def _data_rows(learn, lrs, moms):
     train = learn.dls.train
     n_iter,bs,_ = _batch_sizes(train)
     n_acc = getattr(first(learn.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
     step = math.nan if not bs else max(bs, math.ceil(n_acc/bs)*bs)*(num_distrib() or 1)
     yield _row('batch_size', 'items in a batch, in an optimizer step', bs or math.nan, step)
     n = getattr(train, 'n', None) or (len(train.dataset) if hasattr(getattr(train, 'dataset', None), '__len__') else math.nan)
-    lrs,moms = _cycling(learn, opt, lr_max)
     yield _row('noise_scale', 'lr*N/B, with momentum lr*N/(B*(1-mom))', max(lrs)*n/step, max(l/(1-m) for l,m in zip(lrs, moms))*n/step)
     ds = getattr(train, 'dataset', None)
     places = [('item_tfms',getattr(train, 'after_item', None)), ('before_batch',getattr(train, 'before_batch', None)), ('batch_tfms',getattr(train, 'after_batch', None))]
@@ -162,10 +163,9 @@ def _data_rows(learn, opt, lr_max):
 
 def _loss_rows(learn):
     f = learn.loss_func
-    for o in (f, getattr(f, 'func', None)):
-        for a in ('label_smoothing','smoothing','eps','gamma'):
-            v = vars(o).get(a) if hasattr(o, '__dict__') else None
-            if isinstance(v, (int,float)) and v: yield _row('label_smoothing', f'{type(o).__name__}.{a}', v)
+    had = {**getattr(_part(f), '__dict__', {}), **getattr(f, 'keywords', {})}
+    for a in ('label_smoothing','smoothing','eps','gamma'):
+        if isinstance(had.get(a), (int,float)) and had[a]: yield _row('label_smoothing', f"{getattr(_part(f), '__name__', type(_part(f)).__name__)}.{a}", had[a])
 
 def _callback_rows(learn):
     for cb in learn.cbs:
@@ -173,7 +173,7 @@ def _callback_rows(learn):
         elif isinstance(cb, GradientClip): yield _row('grad_clip', f'{type(cb).__name__}, max_norm', cb.max_norm)
         elif isinstance(cb, EarlyStoppingCallback): yield _row('early_stopping', f'{cb.monitor}, patience', cb.patience)
 
-# %% ../nbs/regularization.ipynb #8a3f7618
+# %% ../nbs/regularization.ipynb #baaca060
 def _l2_factor(learn):
     "What an L2 decay must be multiplied by to do the same, over this learner's cycle, as decoupled decay"
     lrs,moms = one_cycle(1000, 1.).values(),momentum_cycle(1000, learn.moms).values()
@@ -181,7 +181,7 @@ def _l2_factor(learn):
 
 def _advise_wd(learn, opt, lr_max):
     kind,moms = _decay_kind(opt),[h.get('mom', 0) for h in opt.hypers]
-    if any('sqr_mom' in h for h in opt.hypers) or kind not in ('decoupled','L2'): return 'no numbers: the papers used SGD with L2', ''
+    if _adaptive(opt) or kind not in ('decoupled','L2'): return 'no numbers: the papers used SGD with L2', ''
     near = paper_decays[(paper_decays.lr_max/lr_max).between(1/3.2, 3.2)]
     if not len(near): return f'no numbers for an LR of {lr_max:g}. Rule of thumb: raise the LR tenfold, divide wd by 3 to 6', 'arXiv 1803.09820, 4.4'
     f = _l2_factor(learn) if kind=='decoupled' and max(moms)>0 else 1.
@@ -212,22 +212,22 @@ class Audit(pd.DataFrame):
     def _repr_html_(self):
         with pd.option_context('display.max_colwidth', None): return self._shown().to_html(index=False)
     def __repr__(self):
-        short = self._shown()
-        notes = [f'{r.kind}: {r.advice}' + (f' [{r.source}]' if getattr(r, 'source', '') else '') for r in short.drop_duplicates([c for c in ('kind','advice') if c in short]).itertuples() if getattr(r, 'advice', '')]
-        return short.drop(columns=['advice','source'], errors='ignore').to_string(index=False) + ''.join('\n'+fill(n, 120, subsequent_indent='    ') for n in notes)
+        if not {'kind','advice','source'} <= set(self): return super().__repr__()
+        notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in dict.fromkeys(zip(self.kind, self.advice, self.source)) if a]
+        return self._shown().drop(columns=['advice','source'], errors='ignore').to_string(index=False) + ''.join('\n'+fill(n, 120, subsequent_indent='    ') for n in notes)
 
-# %% ../nbs/regularization.ipynb #5281d626
+# %% ../nbs/regularization.ipynb #d45abbee
 @patch
 def regularizers(self:Learner,
     lr_max:float=None # Largest LR of the cycle to come: adds what the papers used there. The present LR when None
 ) -> Audit: # A DataFrame: kind, where, value, effective, advice, source
     "Everything in this learner that regularizes. Changes nothing"
     opt,_ = _future(self)
-    if lr_max is not None: lr_max = max(_lr_groups(lr_max, len(opt.hypers))) if isinstance(lr_max, slice) else lr_max
-    rows = [*_optimizer_rows(self, opt, lr_max), *_data_rows(self, opt, lr_max), *_model_rows(self), *_loss_rows(self), *_callback_rows(self)]
+    lrs,moms = _cycling(self, opt, lr_max)
+    rows = [*_optimizer_rows(self, opt, lrs, moms), *_data_rows(self, lrs, moms), *_model_rows(self), *_loss_rows(self), *_callback_rows(self)]
     for r in rows:
         r['source'] = ''
-        if lr_max is not None and not r['advice']: r['advice'],r['source'] = _advise_wd(self, opt, max(_lr_groups(lr_max, len(opt.hypers)))) if r['kind']=='wd' else _advice[r['kind']]
+        if lr_max is not None and not r['advice']: r['advice'],r['source'] = _advise_wd(self, opt, max(lrs)) if r['kind']=='wd' else _advice[r['kind']]
     return Audit(rows, columns='kind where value effective advice source'.split())
 
 # %% ../nbs/regularization.ipynb #0e29cd12
@@ -271,11 +271,11 @@ def reduced_regularization(self:Learner,
             self.wd = was
             if self.opt is not None: self.opt._set_hyper('wd', hypers)
 
-# %% ../nbs/regularization.ipynb #65ca64b9
+# %% ../nbs/regularization.ipynb #f15371a2
 class _Run(Callback):
     "Validate at the end only; end a run whose loss is not finite, or a hundred times what the held-out loss was"
     order = Recorder.order+1
-    def __init__(self, start): self.limit = 100*abs(start)
+    def __init__(self, start): self.limit = 100*abs(start) or math.inf
     def before_validate(self):
         if self.epoch < self.n_epoch-1: raise CancelValidException()
     def after_batch(self):
@@ -292,29 +292,29 @@ def _seed(learn, seed):
 def _finite(v): return float(v) if math.isfinite(v) else None
 
 def _cycle(learn, lr_max, n_epoch, wd, dropout=1., seed=0, reinit=None):
-    "One complete cycle: held-out loss (None if it diverged) and metrics, optimizer steps, and the held-out loss it started from"
+    "One complete cycle: held-out loss at its start; training loss, held-out loss and metrics at its end (None if it diverged); optimizer steps"
     with undisturbed(learn), learn.reduced_regularization(wd, None if dropout==1 else dropout):
         _seed(learn, seed)
         if reinit is not None: reinit(learn.model)
-        learn.cbs = L(cb for cb in learn.cbs if cb.order < Recorder.order and not _drives(cb))
+        learn.cbs = L(cb for cb in learn.cbs if cb.order < Recorder.order) # none that watch or stop
         learn.logger,learn.create_mbar = noop,False
         learn.add_cb(Recorder(add_time=False))
         start = learn.validate()[0]
         learn.add_cb(_Run(start))
         learn.fit_superconv(n_epoch, lr_max, reset_opt=reinit is not None)
         rec = learn.recorder
-        loss,*mets = map(_finite, rec.values[-1][1:]) if len(rec.values)==n_epoch else [None]
-        return dict(loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
-                    steps=len(rec.hps_by_group['lr']), start=_finite(start))
+        train_loss,loss,*mets = map(_finite, rec.values[-1]) if len(rec.values)==n_epoch else (None,None)
+        return dict(start=_finite(start), train_loss=train_loss, loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
+                    steps=len(rec.hps_by_group['lr']))
 
-# %% ../nbs/regularization.ipynb #e32937ad
+# %% ../nbs/regularization.ipynb #487adbdf
 _header = {'superconv_fastai':'balance', 'version':1}
 
 def _run_ok(o):
     "Is `o` a run as `_cycle` reports it, with its key?"
     def num(v): return v is None or isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v)
-    return (isinstance(o, dict) and set(o)=={'key','loss','metrics','steps','start'} and isinstance(o['key'], list) and isinstance(o['metrics'], dict)
-            and all(map(num, [o['loss'], o['start'], *o['metrics'].values()])) and isinstance(o['steps'], int))
+    return (isinstance(o, dict) and set(o)=={'key','start','train_loss','loss','metrics','steps'} and isinstance(o['key'], list) and isinstance(o['metrics'], dict)
+            and all(map(num, [o['loss'], o['train_loss'], o['start'], *o['metrics'].values()])) and isinstance(o['steps'], int))
 
 class _Log:
     "Finished runs by key; with a `path` also as JSON lines: first what they are runs of, then each of them as it ends"
@@ -365,7 +365,7 @@ def _contenders(losses):
         keep = close # without the noise of those that are out
     return keep,math.nan
 
-# %% ../nbs/regularization.ipynb #8ce2fe1b
+# %% ../nbs/regularization.ipynb #4e86cae2
 _axes = {'wd':'weight decays', 'dropout':'dropout factors'}
 
 def _losses(runs, cands, seeds):
@@ -373,7 +373,9 @@ def _losses(runs, cands, seeds):
     def loss(r): return math.nan if r is None else math.inf if r['loss'] is None else r['loss']
     return np.array([[loss(runs.get((*c,s))) for s in seeds] for c in cands]).reshape(len(cands), len(seeds))
 
-def _unstable(run): return run['loss'] is None or run['start'] is not None and run['loss']>=run['start']
+def _unstable(run):
+    "Did it diverge, or learn nothing: does it end worse than it began, in training too? (Only held out it is overfitting)"
+    return run['loss'] is None or None not in (run['start'], run['train_loss']) and min(run['loss'], run['train_loss']) >= run['start']
 
 class Choice:
     "What paired runs say: `best` (what to set; None if they cannot tell), `interval` (the values that may be best) and `reason`"
@@ -387,7 +389,7 @@ class Choice:
         losses = _losses(runs, cands, seeds)
         keep,self.margin = _contenders(losses)
         if 2*len(bad) > len(cands) or not len(keep):
-            self.reason = f'{len(bad)} of {len(cands)} candidates are unstable: a run diverged or ended worse than it began. Lower lr_max, or give the cycle more epochs'
+            self.reason = f'{len(bad)} of {len(cands)} candidates are unstable: a run diverged or learned nothing. Lower lr_max, or give the cycle more epochs'
             return
         self.contenders = [cands[i] for i in keep]
         self.top = cands[keep[losses[keep].mean(1).argmin()]] # the lowest mean loss, significant or not
@@ -404,8 +406,8 @@ class Choice:
             elif good[0] == vals[0] and len(good) > 1: reasons.append(f'all {plural} up to {good[-1]:g} are equally good: they lie within the {self.margin:.2g} that chance makes')
             else:
                 best[name] = self.top[i]
-                reasons.append(f'{name}={self.top[i]:g} has the lowest loss' + (f', and {good[0]:g} to {good[-1]:g} may be as good' if len(good)>1 else ', significantly')
-                               + ('. It is the largest that was tried' if self.top[i]==vals[-1] else ''))
+                reasons.append(f'the loss is lowest at {name}={self.top[i]:g}' + (f', and {good[0]:g} to {good[-1]:g} may be as good' if len(good)>1 else ', significantly')
+                               + (', the largest that was tried' if self.top[i]==vals[-1] else ''))
         self.best,self.reason = best or None,'. '.join(reasons)
 
 # %% ../nbs/regularization.ipynb #6db43e25
@@ -491,7 +493,7 @@ def plot(self:Balance,
         ax.set_title(fill(repr(self).split('\n')[1], 95), fontsize=9, loc='left')
     return ax
 
-# %% ../nbs/regularization.ipynb #e1b43d21
+# %% ../nbs/regularization.ipynb #d14727b2
 def _work(blob, threads, key, kwargs):
     torch.set_num_threads(threads)
     learn,reinit = pickle.loads(blob)
@@ -503,7 +505,7 @@ def _each(learn, jobs, n_jobs, reinit, kwargs):
         for k in jobs: yield k,_cycle(learn, reinit=reinit, wd=k[0], dropout=k[1], seed=k[2], **kwargs)
         return
     from joblib import Parallel, delayed
-    from joblib.externals import cloudpickle
+    import cloudpickle
     try: blob = cloudpickle.dumps((learn, reinit))
     except Exception as e: raise ValueError(f'n_jobs={n_jobs} needs a learner that can be pickled, and this one cannot ({e}): use n_jobs=1') from e
     try: parallel = Parallel(n_jobs, return_as='generator_unordered')
@@ -531,7 +533,7 @@ def _run_decay(learn, lr_max, n_epoch):
     m = mom.values()*max(on)
     return decay_rate(lr.values().max(1), 1., m, l2=_decay_kind(_future(learn)[0])=='L2').sum()
 
-# %% ../nbs/regularization.ipynb #9c80cce6
+# %% ../nbs/regularization.ipynb #4be7fb03
 @patch
 def balance_regularization(self:Learner,
     lr_max, # Largest LR of the cycle that the decay is for, as in `fit_superconv`
@@ -549,12 +551,13 @@ def balance_regularization(self:Learner,
     n_jobs = integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
     def grid(name, vs):
         if not values(vs): refuse(name, vs, 'None or a list of numbers')
-        for v in vs: _check(self, **{name: real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0)})
-        return sorted(set(map(float, vs)))
+        vs = {real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0) for v in vs}
+        for v in vs: _check(self, **{name[:-1]:v})
+        return sorted(vs)
     if len(self.dls.loaders) < 2 or not len(self.dls.valid): raise ValueError('the search compares held-out losses, and the learner has no validation data')
     top = _run_decay(self, lr_max, n_epoch)
-    ws = [0.] + [float(f'{10.**k/top:.1e}') for k in range(-2, 2)] if wds is None else grid('wds'[:2], wds)
-    ds = [1.] if dropouts is None else grid('dropout', dropouts)
+    ws = [0.] + [float(f'{10.**k/top:.1e}') for k in range(-2, 2)] if wds is None else grid('wds', wds)
+    ds = [1.] if dropouts is None else grid('dropouts', dropouts)
     if wds is None: _check(self, wd=0.)
     if len(ws)*len(ds) < 2: refuse('wds', wds, 'None or at least two weight decays, or give dropouts')
     log,cands = _Log(path, _identity(self, lr_max, n_epoch, reinit)),[]
