@@ -85,28 +85,29 @@ paper_decays = pd.DataFrame([
     ('Inception-ResNet-v2', 'ImageNet',  1,    3e-6,   3e-6,   '1e-6 is worse; 1e-4 without the cycle',          'arXiv 1803.09820, 5.5'),
 ], columns='net data lr_max wd_low wd_high seen source'.split())
 
-# %% ../nbs/regularization.ipynb #0656e4a4
+# %% ../nbs/regularization.ipynb #624c78a9
 def _row(kind, where, value=math.nan, effective=None, note=''):
     return dict(kind=kind, where=where, value=float(value), effective=float(value if effective is None else effective), advice=note)
 
+def _adaptive(opt): return any('sqr_mom' in h for h in opt.hypers)
+
 def _cycling(learn, opt, lr_max):
-    "LR and momentum of each group: at the peak of the cycle when `lr_max` is given, else as they are"
+    "LR, momentum and the LR that both make, of each group: at the peak of the cycle when `lr_max` is given, else as they are"
     lrs = _lr_groups(_future(learn)[1] if lr_max is None else lr_max, len(opt.hypers))
     moms = [h.get('mom', 0.) for h in opt.hypers]
-    return lrs, moms if lr_max is None else [learn.moms[1] if m>0 else 0. for m in moms]
+    if lr_max is not None: moms = [learn.moms[1] if m>0 else 0. for m in moms]
+    return lrs, moms, [lr if _adaptive(opt) else lr/(1-m) for lr,m in zip(lrs, moms)]
 
 def _weight_decays(learn, opt):
     "The decay of each group that a fit will use"
     was = [h.get('wd', 0.) for h in opt.hypers]
     return was if learn.wd is None else _groups('learn.wd', learn.wd, len(was), 'a finite number', lambda v: True)
 
-def _adaptive(opt): return any('sqr_mom' in h for h in opt.hypers)
-
-def _optimizer_rows(learn, opt, lrs, moms):
+def _optimizer_rows(learn, opt, lrs, moms, eff):
     kind = _decay_kind(opt)
     spared = set(norm_bias_params(learn.model, True)) if hasattr(opt, 'cbs') and not learn.wd_bn_bias else ()
     names = [f'group {i}' if len(lrs)>1 else 'all' for i in range(len(lrs))]
-    for name,lr,m in zip(names, lrs, moms): yield _row('lr', f'{name}, momentum {m:g}', lr, lr if _adaptive(opt) else lr/(1-m))
+    for name,lr,m,e in zip(names, lrs, moms, eff): yield _row('lr', f'{name}, momentum {m:g}', lr, e)
     for name,ps,h,wd,lr,m in zip(names, opt.param_lists, opt.hypers, _weight_decays(learn, opt), lrs, moms):
         n = sum(p in spared for p in ps)
         what = 'norm and bias included' if not n else f'{n} of {len(ps)} tensors spared (norm and bias)'
@@ -120,12 +121,17 @@ def _optimizer_rows(learn, opt, lrs, moms):
         shrinks = kind=='decoupled' and hasattr(opt, 'cbs') and name in names and any(p.grad is not None for p in ps)
         yield _row('frozen', name, n, n/sum(p.numel() for p in learn.model.parameters()), 'still decayed: fastai decays what has a gradient tensor, frozen or not' if shrinks else '')
 
+def _drop_calls(m):
+    "Functions of `torch.nn.functional` and the like that drop at random and are called in the code of `m`'s class"
+    if type(m).__module__.startswith('torch.'): return set()
+    names = {n for f in vars(type(m)).values() for n in getattr(getattr(f, '__code__', None), 'co_names', ())}
+    return {n for n in names if re.fullmatch(r'((feature_)?alpha_)?dropout(\dd)?|drop_path|drop_block|stochastic_depth', n) and not hasattr(m, n)}
+
 def _model_rows(learn):
     for path,m,a in _dropouts(learn.model): yield _row('dropout', f'{path}.{a} ({type(m).__name__})', getattr(m, a))
-    known = {id(m) for _,m,_ in _dropouts(learn.model)}
-    for t in {type(m) for m in learn.model.modules() if id(m) not in known and not type(m).__module__.startswith('torch.nn.')}:
-        if any('dropout' in n for n in getattr(getattr(t.forward, '__code__', None), 'co_names', ())):
-            yield _row('dropout', f'{t.__name__}.forward calls a function', note='not visible from here: its probability is in the code')
+    known = {m for _,m,_ in _dropouts(learn.model)}
+    for call in dict.fromkeys(f'{type(m).__name__} calls {n}' for m in learn.model.modules() if m not in known for n in _drop_calls(m)):
+        yield _row('dropout', call, note='not visible from here: its probability is in the code')
     norms = {}
     for m in learn.model.modules():
         name = type(m).__name__
@@ -144,14 +150,14 @@ def _random(t):
     elif any(c.__name__=='RandTransform' for c in type(t).__mro__) or re.search('Rand|Jitter|Aug|Eras|Cutout|Elastic|Blur|Noise', type(t).__name__):
         yield type(t).__name__, getattr(t, 'p', math.nan)
 
-def _data_rows(learn, lrs, moms):
+def _data_rows(learn, lrs, eff):
     train = learn.dls.train
     n_iter,bs,_ = _batch_sizes(train)
     n_acc = getattr(first(learn.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
     step = math.nan if not bs else max(bs, math.ceil(n_acc/bs)*bs)*(num_distrib() or 1)
     yield _row('batch_size', 'items in a batch, in an optimizer step', bs or math.nan, step)
     n = getattr(train, 'n', None) or (len(train.dataset) if hasattr(getattr(train, 'dataset', None), '__len__') else math.nan)
-    yield _row('noise_scale', 'lr*N/B, with momentum lr*N/(B*(1-mom))', max(lrs)*n/step, max(l/(1-m) for l,m in zip(lrs, moms))*n/step)
+    yield _row('noise_scale', 'lr*N/B, with momentum lr*N/(B*(1-mom))', max(lrs)*n/step, max(eff)*n/step)
     ds = getattr(train, 'dataset', None)
     places = [('item_tfms',getattr(train, 'after_item', None)), ('before_batch',getattr(train, 'before_batch', None)), ('batch_tfms',getattr(train, 'after_batch', None))]
     places += [(f'dataset.tls[{i}]', tl.tfms) for i,tl in enumerate(getattr(ds, 'tls', []) or [])]
@@ -173,7 +179,7 @@ def _callback_rows(learn):
         elif isinstance(cb, GradientClip): yield _row('grad_clip', f'{type(cb).__name__}, max_norm', cb.max_norm)
         elif isinstance(cb, EarlyStoppingCallback): yield _row('early_stopping', f'{cb.monitor}, patience', cb.patience)
 
-# %% ../nbs/regularization.ipynb #baaca060
+# %% ../nbs/regularization.ipynb #7a6f094e
 def _l2_factor(learn):
     "What an L2 decay must be multiplied by to do the same, over this learner's cycle, as decoupled decay"
     lrs,moms = one_cycle(1000, 1.).values(),momentum_cycle(1000, learn.moms).values()
@@ -186,16 +192,16 @@ def _advise_wd(learn, opt, lr_max):
     if not len(near): return f'no numbers for an LR of {lr_max:g}. Rule of thumb: raise the LR tenfold, divide wd by 3 to 6', 'arXiv 1803.09820, 4.4'
     f = _l2_factor(learn) if kind=='decoupled' and max(moms)>0 else 1.
     low,high = near.wd_low.min(),near.wd_high.max()
-    text = f'{low*f:.1e} to {high*f:.1e}, then 0'
-    if f != 1: text += f': {low:g} to {high:g} as L2, times {f:.2g} as this decay is decoupled'
+    text = f'try {high*f:.2g} to {low*f:.2g}, and 0'
+    if f != 1: text += f': {high:g} to {low:g} as L2, times {f:.2g} as this decay is decoupled'
     return text + f" ({', '.join(dict.fromkeys(near.net))})", '; '.join(dict.fromkeys(near.source))
 
 _thumb = 'no numbers in the papers. Rule of thumb: less, or none'
 _advice = { # what the papers say of each kind, and where
     'lr': ('start the cycle at a tenth to a twentieth of it', 'arXiv 1803.09820, 4.1'),
-    'dropout': ('the evidence goes both ways, no number: the text says less, but 0.2 helped ResNet-56 at LR 0.5 to 0.75 (84 % against 77 %)', 'arXiv 1803.09820, remark 6; 1708.07120, Fig. 9b'),
-    'batch_size': ('as large as memory allows. ResNet-56, 10,000 steps: 256 gives 89.5 %, 512 91.7, 1000 92.4, 1536 92.1. In equal time, 256 to 1024 are alike', 'arXiv 1708.07120, Table 5; 1803.09820, 4.2'),
-    'noise_scale': ('momentum 0.95 to 0.85 as the LR rises (92.0 %) equals the best constant one, 0.95 (92.1 %)', 'arXiv 1803.09820, Table 1'),
+    'dropout': ('the evidence goes both ways, no number: the text says less, but 0.2 helped ResNet-56 at LR 0.5 to 0.75 (84 % against 77 %)', 'arXiv 1803.09820, remark 6; logs of 1708.07120, Fig. 9b'),
+    'batch_size': ('as large as memory allows. ResNet-56, 10,000 steps: 256 gives 89.5 %, 512 91.7, 1000 92.4, 1536 92.1. In equal time 512 is a good choice', 'arXiv 1708.07120, Table 5; 1803.09820, 4.2'),
+    'noise_scale': ('momentum 0.95 to 0.8 as the LR rises (92.0 %) equals the best constant one, 0.95 (92.1 %)', 'arXiv 1803.09820, Table 1'),
     'augmentation': ('the papers only mirrored. No number', 'arXiv 1803.09820, 2'),
     'norm': ('BatchNorm averages must keep up with a short run: momentum 0.2 for 2,000 steps, 0.1 for 6,000, 0.05 for 10,000', 'arXiv 1708.07120, Table 1'),
     'grad_clip': ('no number: norms 2 to 10 did not rescue the networks that cannot super-converge', 'logs of arXiv 1708.07120'),
@@ -216,15 +222,15 @@ class Audit(pd.DataFrame):
         notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in dict.fromkeys(zip(self.kind, self.advice, self.source)) if a]
         return self._shown().drop(columns=['advice','source'], errors='ignore').to_string(index=False) + ''.join('\n'+fill(n, 120, subsequent_indent='    ') for n in notes)
 
-# %% ../nbs/regularization.ipynb #d45abbee
+# %% ../nbs/regularization.ipynb #3099ca03
 @patch
 def regularizers(self:Learner,
     lr_max:float=None # Largest LR of the cycle to come: adds what the papers used there. The present LR when None
 ) -> Audit: # A DataFrame: kind, where, value, effective, advice, source
     "Everything in this learner that regularizes. Changes nothing"
     opt,_ = _future(self)
-    lrs,moms = _cycling(self, opt, lr_max)
-    rows = [*_optimizer_rows(self, opt, lrs, moms), *_data_rows(self, lrs, moms), *_model_rows(self), *_loss_rows(self), *_callback_rows(self)]
+    lrs,moms,eff = _cycling(self, opt, lr_max)
+    rows = [*_optimizer_rows(self, opt, lrs, moms, eff), *_data_rows(self, lrs, eff), *_model_rows(self), *_loss_rows(self), *_callback_rows(self)]
     for r in rows:
         r['source'] = ''
         if lr_max is not None and not r['advice']: r['advice'],r['source'] = _advise_wd(self, opt, max(lrs)) if r['kind']=='wd' else _advice[r['kind']]
@@ -307,14 +313,14 @@ def _cycle(learn, lr_max, n_epoch, wd, dropout=1., seed=0, reinit=None):
         return dict(start=_finite(start), train_loss=train_loss, loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
                     steps=len(rec.hps_by_group['lr']))
 
-# %% ../nbs/regularization.ipynb #487adbdf
+# %% ../nbs/regularization.ipynb #28698a9c
 _header = {'superconv_fastai':'balance', 'version':1}
 
 def _run_ok(o):
     "Is `o` a run as `_cycle` reports it, with its key?"
     def num(v): return v is None or isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v)
     return (isinstance(o, dict) and set(o)=={'key','start','train_loss','loss','metrics','steps'} and isinstance(o['key'], list) and isinstance(o['metrics'], dict)
-            and all(map(num, [o['loss'], o['train_loss'], o['start'], *o['metrics'].values()])) and isinstance(o['steps'], int))
+            and all(isinstance(k, (str,int,float)) for k in o['key']) and all(map(num, [o['loss'], o['train_loss'], o['start'], *o['metrics'].values()])) and isinstance(o['steps'], int))
 
 class _Log:
     "Finished runs by key; with a `path` also as JSON lines: first what they are runs of, then each of them as it ends"
@@ -322,11 +328,11 @@ class _Log:
         self.path,self.runs,of = None if path is None else Path(path),{},{**_header, **(of or {})}
         if self.path is None: return
         data = self.path.read_bytes() if self.path.exists() else b''
-        first = (json.dumps(of)+'\n').encode()
-        if first.startswith(data): self.path.write_bytes(first); return # new, or killed in its first line
+        line = (json.dumps(of)+'\n').encode()
+        if line.startswith(data): self.path.write_bytes(line); return # new, or killed in its first line
         whole = data[:data.rfind(b'\n')+1] # the last line of a killed run may be half a line
         try: head,*rows = map(json.loads, whole.decode().splitlines())
-        except ValueError: head,rows = None,[]
+        except (ValueError, RecursionError): head,rows = None,[]
         if not isinstance(head, dict) or any(head.get(k)!=v for k,v in _header.items()) or not all(map(_run_ok, rows)):
             refuse('path', str(path), 'a file that does not exist yet, or the log of an interrupted search')
         other = [f'{k} {head.get(k)!r} there, {of.get(k)!r} now' for k in {**of, **head} if head.get(k)!=of.get(k)]
@@ -365,7 +371,7 @@ def _contenders(losses):
         keep = close # without the noise of those that are out
     return keep,math.nan
 
-# %% ../nbs/regularization.ipynb #4e86cae2
+# %% ../nbs/regularization.ipynb #11dddabe
 _axes = {'wd':'weight decays', 'dropout':'dropout factors'}
 
 def _losses(runs, cands, seeds):
@@ -402,20 +408,20 @@ class Choice:
             good = sorted({c[i] for c in self.contenders if c[1-i]==self.top[1-i]})
             if len(vals) == 1: continue
             self.interval[name] = good[0],good[-1]
-            if good == vals: reasons.append(f'the seeds differ more than the {plural}: all {len(vals)} lie within {np.ptp(losses[keep].mean(1)):.2g}, and chance makes {self.margin:.2g}')
-            elif good[0] == vals[0] and len(good) > 1: reasons.append(f'all {plural} up to {good[-1]:g} are equally good: they lie within the {self.margin:.2g} that chance makes')
+            if good == vals: reasons.append(f'the seeds differ more than the {plural}: the losses of all {len(vals)} lie within {np.ptp(losses[keep].mean(1)):.2g}, and chance makes up to {self.margin:.2g}')
+            elif good[0] == vals[0] and len(good) > 1: reasons.append(f'all {plural} up to {good[-1]:g} are equally good: their losses lie within the {self.margin:.2g} that chance makes')
             else:
                 best[name] = self.top[i]
                 reasons.append(f'the loss is lowest at {name}={self.top[i]:g}' + (f', and {good[0]:g} to {good[-1]:g} may be as good' if len(good)>1 else ', significantly')
                                + (', the largest that was tried' if self.top[i]==vals[-1] else ''))
         self.best,self.reason = best or None,'. '.join(reasons)
 
-# %% ../nbs/regularization.ipynb #6db43e25
+# %% ../nbs/regularization.ipynb #1d8a8b11
 class Balance:
     "What a search for weight decay and dropout found"
     def __init__(self, learn, runs, cands, seeds, lr_max, n_epoch, decay=math.nan):
         self.learn,self.runs,self.cands,self.seeds,self.lr_max,self.n_epoch = learn,runs,cands,seeds,lr_max,n_epoch
-        self.decay = decay # share of a weight that a weight decay of 1 takes in a whole run
+        self.decay = decay # what `decay_rate` adds up to over a run with a weight decay of 1
         self.choice,self._ps = Choice(runs, cands, seeds),_p_values(learn.model, 1)
 
     @property
@@ -434,12 +440,12 @@ class Balance:
         return 'unstable' if any(_unstable(self.runs[(*c,s)]) for s in self.seeds if (*c,s) in self.runs) else 'worse'
 
     def table(self):
-        "One row for each candidate: means over its seeds, and the standard deviation of the loss"
+        "One row for each candidate: means over its seeds, the standard deviation of the loss, and what decay `takes`: it leaves exp(-takes) of a weight that nothing else moves"
         rows = []
         for c in sorted(self.cands):
             runs = [self.runs[(*c,s)] for s in self.seeds if (*c,s) in self.runs]
             losses = [math.inf if r['loss'] is None else r['loss'] for r in runs]
-            mets = {k: np.mean([r['metrics'].get(k) or math.nan for r in runs]) for r in runs for k in r['metrics']}
+            mets = {k: np.mean([math.nan if (v := r['metrics'].get(k)) is None else v for r in runs]) for r in runs for k in r['metrics']}
             rows.append(dict(wd=c[0], dropout=c[1], takes=c[0]*self.decay, loss=np.mean(losses), sd=np.std(losses, ddof=1) if np.isfinite(losses).all() else math.nan,
                              **mets, seeds=len(runs), verdict=self._verdict(c)))
         return pd.DataFrame(rows)
@@ -512,7 +518,7 @@ def _each(learn, jobs, n_jobs, reinit, kwargs):
     except ValueError: parallel = Parallel(n_jobs) # a backend that returns everything at once
     yield from parallel(delayed(_work)(blob, torch.get_num_threads(), k, kwargs) for k in jobs)
 
-# %% ../nbs/regularization.ipynb #fe6dac28
+# %% ../nbs/regularization.ipynb #4db40f22
 def _tensors(o):
     "All tensors in nested dicts and lists"
     if isinstance(o, torch.Tensor): yield o
@@ -528,17 +534,17 @@ def _identity(learn, lr_max, n_epoch, reinit):
                 momentum=list(map(float, learn.moms)), reinit=getattr(reinit, '__qualname__', None if reinit is None else type(reinit).__qualname__), weights=h.hexdigest()[:16])
 
 def _run_decay(learn, lr_max, n_epoch):
-    "Share of a weight that a decay of 1 takes in a run: the sum of `decay_rate` over its steps"
+    "The sum of `decay_rate` over the steps of a run, for a weight decay of 1"
     steps,lr,mom,on = OneCycleScheduler(lr_max).plan(learn, n_epoch)
     m = mom.values()*max(on)
     return decay_rate(lr.values().max(1), 1., m, l2=_decay_kind(_future(learn)[0])=='L2').sum()
 
-# %% ../nbs/regularization.ipynb #4be7fb03
+# %% ../nbs/regularization.ipynb #e9718de4
 @patch
 def balance_regularization(self:Learner,
     lr_max, # Largest LR of the cycle that the decay is for, as in `fit_superconv`
     n_epoch:int=3, # Epochs of each run, which is a complete cycle
-    wds=None, # Weight decays to try; when None, those that take 10, 1, 0.1, 0.01 and 0 of a weight in a run, then half a decade around the best
+    wds=None, # Weight decays to try; when None, those for which `decay_rate` adds up to 10, 1, 0.1, 0.01 and 0 over a run, then half a decade around the best
     dropouts=None, # Factors to try on every dropout of the model; dropout stays as it is when None
     seeds:int=3, # Runs of each candidate that stays in the race
     n_jobs:int=1, # Processes, through joblib; -1 for as many as there are cores
@@ -554,7 +560,7 @@ def balance_regularization(self:Learner,
         vs = {real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0) for v in vs}
         for v in vs: _check(self, **{name[:-1]:v})
         return sorted(vs)
-    if len(self.dls.loaders) < 2 or not len(self.dls.valid): raise ValueError('the search compares held-out losses, and the learner has no validation data')
+    if len(self.dls.loaders) < 2 or getattr(self.dls.valid, 'n', 1) == 0: raise ValueError('the search compares held-out losses, and the learner has no validation data')
     top = _run_decay(self, lr_max, n_epoch)
     ws = [0.] + [float(f'{10.**k/top:.1e}') for k in range(-2, 2)] if wds is None else grid('wds', wds)
     ds = [1.] if dropouts is None else grid('dropouts', dropouts)
