@@ -371,7 +371,7 @@ def _contenders(losses):
         keep = close # without the noise of those that are out
     return keep,math.nan
 
-# %% ../nbs/regularization.ipynb #11dddabe
+# %% ../nbs/regularization.ipynb #3fdbfd74
 _axes = {'wd':'weight decays', 'dropout':'dropout factors'}
 
 def _losses(runs, cands, seeds):
@@ -408,13 +408,13 @@ class Choice:
             good = sorted({c[i] for c in self.contenders if c[1-i]==self.top[1-i]})
             if len(vals) == 1: continue
             self.interval[name] = good[0],good[-1]
-            if good == vals: reasons.append(f'the seeds differ more than the {plural}: the losses of all {len(vals)} lie within {np.ptp(losses[keep].mean(1)):.2g}, and chance makes up to {self.margin:.2g}')
+            if (good[0],good[-1]) == (vals[0],vals[-1]): reasons.append(f'the seeds differ more than the {plural}: the losses of {len(good)} of {len(vals)} lie within the {self.margin:.2g} that chance makes')
             elif good[0] == vals[0] and len(good) > 1: reasons.append(f'all {plural} up to {good[-1]:g} are equally good: their losses lie within the {self.margin:.2g} that chance makes')
             else:
                 best[name] = self.top[i]
                 reasons.append(f'the loss is lowest at {name}={self.top[i]:g}' + (f', and {good[0]:g} to {good[-1]:g} may be as good' if len(good)>1 else ', significantly')
                                + (', the largest that was tried' if self.top[i]==vals[-1] else ''))
-        self.best,self.reason = best or None,'. '.join(reasons)
+        self.best,self.reason = best or None,'; '.join(reasons)
 
 # %% ../nbs/regularization.ipynb #1d8a8b11
 class Balance:
@@ -464,7 +464,7 @@ class Balance:
         head,text = repr(self).split('\n', 1)
         return f'<b>{escape(head)}</b><br>{escape(text)}' + self.table().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../nbs/regularization.ipynb #4b289c98
+# %% ../nbs/regularization.ipynb #7d18a5f9
 @patch
 def plot(self:Balance,
     ax=None # Draw here; a new figure when None
@@ -472,31 +472,37 @@ def plot(self:Balance,
     "Held-out loss over weight decay, or over dropout if only that was searched; a dot for each run. Returns the axes"
     if ax is None: _,ax = new_axes(figsize=(6.5,3.5))
     i = 0 if len({c[0] for c in self.cands})>1 else 1
-    xs = sorted({c[i] for c in self.cands})
-    low = min([x for x in xs if x>0], default=1.)
-    losses = np.where(np.isinf(l := _losses(self.runs, self.cands, self.seeds)), np.nan, l)
+    name,other = list(_axes)[i],list(_axes)[1-i]
+    xs,lines = sorted({c[i] for c in self.cands}),sorted({c[1-i] for c in self.cands})
+    losses = _losses(self.runs, self.cands, self.seeds)
+    losses[np.isinf(losses)] = np.nan
     with figure_style():
-        for k,other in enumerate(sorted({c[1-i] for c in self.cands})):
-            rows = sorted((c[i], j) for j,c in enumerate(self.cands) if c[1-i]==other)
-            x,y = np.array([r[0] for r in rows]),losses[[r[1] for r in rows]]
-            col = colors[k%len(colors)]
-            ok = np.isfinite(y).any(1)
-            ax.plot(x[ok], np.nanmean(y[ok], 1), color=col)
+        for k,line in enumerate(lines):
+            at = sorted((c[i], j) for j,c in enumerate(self.cands) if c[1-i]==line and np.isfinite(losses[j]).any())
+            if not at: continue
+            x,rows = zip(*at)
+            y,col = losses[list(rows)],colors[k%len(colors)]
+            ax.plot(x, np.nanmean(y, 1), color=col)
             ax.plot(np.repeat(x, y.shape[1]), y.ravel(), ls='', marker='o', ms=3.5, color=col, alpha=.7)
-            if len({c[1-i] for c in self.cands}) > 1 and ok.any():
-                ax.annotate(f'{list(_axes)[1-i]} {other:g}', (x[ok][-1], np.nanmean(y[ok][-1])), xytext=(5,0), textcoords='offset points', va='center', color=col, fontsize=9)
-        name = list(_axes)[i]
+            if len(lines) > 1: ax.annotate(f'{other} {line:g}', (x[-1], np.nanmean(y[-1])), xytext=(5,0), textcoords='offset points', va='center', color=col, fontsize=9)
         if name in self.interval:
             lo,hi = self.interval[name]
-            ax.axvspan(lo, hi, color=colors[2], alpha=.15, lw=0) if hi>lo else ax.axvline(lo, color=colors[2], alpha=.3, lw=4)
-            ax.annotate('may be best' if hi>lo else 'best', (lo, 1), xycoords=('data','axes fraction'), xytext=(3,-11), textcoords='offset points', color=colors[2], fontsize=9)
-        if self.best and name in self.best: ax.axvline(self.best[name], color=colors[1], lw=1.2, ls='--')
-        if i==0 and 0 in xs: ax.set_xscale('symlog', linthresh=low, linscale=.5)
-        elif i==0: ax.set_xscale('log')
-        good = losses[[self.cands.index(c) for c in self.choice.contenders]] if self.choice.contenders else losses
-        if np.isfinite(good).any(): ax.set_ylim(top=min(np.nanmax(losses), np.nanmax(good)+3*max(np.ptp(good[np.isfinite(good)]), .1*abs(np.nanmin(good)))))
+            at = self.best[name] if self.best and name in self.best else None
+            if hi > lo: ax.axvspan(lo, hi, color=colors[2], alpha=.12, lw=0)
+            if at is not None: ax.axvline(at, color=colors[2], lw=1.2, ls='--')
+            ax.annotate('may be best' if at is None else f'best {at:g}', (lo if at is None else at, 1), xycoords=('data','axes fraction'), xytext=(4,-11),
+                        textcoords='offset points', color=colors[2], fontsize=9)
+        if np.nanmin(losses, initial=1.) > 0:
+            ax.set_yscale('log')
+            if np.nanmax(losses, initial=0.) < 10*np.nanmin(losses): ax.yaxis.set_major_formatter('{x:.4g}'); ax.yaxis.set_minor_formatter('{x:.4g}')
+        if i == 0:
+            low = min(x for x in xs if x>0)
+            ax.set_xscale('symlog', linthresh=low, linscale=.5) if xs[0]==0 else ax.set_xscale('log')
+            ax.set_xlim(-.3*low if xs[0]==0 else low/1.5, 1.5*xs[-1])
+            ax.xaxis.set_minor_locator(plt.NullLocator())
+            ax.set_xticks(xs, [f'{x:g}' for x in xs])
         ax.set(xlabel='weight decay' if i==0 else 'factor on dropout', ylabel='held-out loss')
-        ax.set_title(fill(repr(self).split('\n')[1], 95), fontsize=9, loc='left')
+        ax.set_title(fill(repr(self).split('\n')[1], 90), fontsize=9, loc='left')
     return ax
 
 # %% ../nbs/regularization.ipynb #d14727b2
