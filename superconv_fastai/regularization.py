@@ -505,7 +505,7 @@ def plot(self:Balance,
         ax.set_title(fill(repr(self).split('\n')[1], 90), fontsize=9, loc='left')
     return ax
 
-# %% ../nbs/regularization.ipynb #d14727b2
+# %% ../nbs/regularization.ipynb #e3dd3872
 def _work(blob, threads, key, kwargs):
     torch.set_num_threads(threads)
     learn,reinit = pickle.loads(blob)
@@ -522,6 +522,7 @@ def _each(learn, jobs, n_jobs, reinit, kwargs):
     except Exception as e: raise ValueError(f'n_jobs={n_jobs} needs a learner that can be pickled, and this one cannot ({e}): use n_jobs=1') from e
     try: parallel = Parallel(n_jobs, return_as='generator_unordered')
     except ValueError: parallel = Parallel(n_jobs) # a backend that returns everything at once
+    if getattr(parallel._backend, 'uses_threads', False): raise ValueError("joblib's threading backend cannot be used: runs in one process share their random generators")
     yield from parallel(delayed(_work)(blob, torch.get_num_threads(), k, kwargs) for k in jobs)
 
 # %% ../nbs/regularization.ipynb #4db40f22

@@ -523,3 +523,9 @@ def test_a_learner_that_cannot_be_pickled():
     class Lock(Callback):
         def __init__(self): self.it = threading.Lock()
     with pytest.raises(ValueError, match='n_jobs=2.*pickle'): ridge(cbs=Lock()).balance_regularization(**args, n_jobs=2)
+
+def test_other_backends():
+    from joblib import parallel_config
+    want = ridge().balance_regularization(**args)
+    with parallel_config(backend='multiprocessing'): assert ridge().balance_regularization(**args, n_jobs=2).runs == want.runs
+    with parallel_config(backend='threading'), pytest.raises(ValueError, match='threading'): ridge().balance_regularization(**args, n_jobs=2)
