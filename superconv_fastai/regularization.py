@@ -7,7 +7,7 @@ Docs: https://superconv.github.io/superconv_fastai/regularization.html.md"""
 # %% auto #0
 __all__ = ['paper_decays', 'decay_rate', 'Audit', 'Choice', 'Balance']
 
-# %% ../nbs/regularization.ipynb #33d1984e
+# %% ../nbs/regularization.ipynb #5b1bdba7
 import hashlib, json, math, os, pickle, random, re
 from contextlib import contextmanager
 from functools import lru_cache
@@ -24,7 +24,7 @@ from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai import optimizer as fo
 from .core import *
 from .schedule import *
-from .schedule import _batch_sizes, _epochs, _future, _groups, _lr_groups
+from .schedule import _batch_sizes, _epochs, _future, _groups, _has_momentum, _lr_groups
 from .state import undisturbed
 
 # %% ../nbs/regularization.ipynb #cbafd5af
@@ -85,17 +85,23 @@ paper_decays = pd.DataFrame([
     ('Inception-ResNet-v2', 'ImageNet',  1,    3e-6,   3e-6,   '1e-6 is worse; 1e-4 without the cycle',          'arXiv 1803.09820, 5.5'),
 ], columns='net data lr_max wd_low wd_high seen source'.split())
 
-# %% ../nbs/regularization.ipynb #624c78a9
+# %% ../nbs/regularization.ipynb #0ee60ee7
 def _row(kind, where, value=math.nan, effective=None, note=''):
     return dict(kind=kind, where=where, value=float(value), effective=float(value if effective is None else effective), advice=note)
 
 def _adaptive(opt): return any('sqr_mom' in h for h in opt.hypers)
 
+def _schedules(learn, opt, lr_max, n_steps=1001):
+    "LR and momentum of a cycle, `(n_steps, n_groups)`; momentum is 0 where the optimizer has none"
+    lr,mom = (s.values() for s in OneCycleScheduler(lr_max).schedules(n_steps, len(opt.hypers), learn.moms))
+    return lr, mom.reshape(n_steps, -1)*_has_momentum(opt)
+
 def _cycling(learn, opt, lr_max):
     "LR, momentum and the LR that both make, of each group: at the peak of the cycle when `lr_max` is given, else as they are"
-    lrs = _lr_groups(_future(learn)[1] if lr_max is None else lr_max, len(opt.hypers))
-    moms = [h.get('mom', 0.) for h in opt.hypers]
-    if lr_max is not None: moms = [learn.moms[1] if m>0 else 0. for m in moms]
+    if lr_max is None: lrs,moms = _lr_groups(_future(learn)[1], len(opt.hypers)),[h.get('mom', 0.) for h in opt.hypers]
+    else:
+        lr,mom = _schedules(learn, opt, lr_max)
+        lrs,moms = (v[lr.argmax(0)[0]].tolist() for v in (lr,mom))
     return lrs, moms, [lr if _adaptive(opt) else lr/(1-m) for lr,m in zip(lrs, moms)]
 
 def _weight_decays(learn, opt):
@@ -179,21 +185,20 @@ def _callback_rows(learn):
         elif isinstance(cb, GradientClip): yield _row('grad_clip', f'{type(cb).__name__}, max_norm', cb.max_norm)
         elif isinstance(cb, EarlyStoppingCallback): yield _row('early_stopping', f'{cb.monitor}, patience', cb.patience)
 
-# %% ../nbs/regularization.ipynb #7a6f094e
-def _l2_factor(learn):
-    "What an L2 decay must be multiplied by to do the same, over this learner's cycle, as decoupled decay"
-    lrs,moms = one_cycle(1000, 1.).values(),momentum_cycle(1000, learn.moms).values()
-    return decay_rate(lrs, 1., moms, l2=True).sum()/lrs.sum()
+# %% ../nbs/regularization.ipynb #f3018d70
+def _total_decay(lr, mom, l2):
+    "The sum of `decay_rate` over the steps of a cycle, for a weight decay of 1; the largest of the groups"
+    return float(decay_rate(lr, 1., mom, l2).sum(0).max())
 
 def _advise_wd(learn, opt, lr_max):
-    kind,moms = _decay_kind(opt),[h.get('mom', 0) for h in opt.hypers]
+    kind,cycle,lr_max = _decay_kind(opt),_schedules(learn, opt, lr_max),max(_lr_groups(lr_max, len(opt.hypers)))
     if _adaptive(opt) or kind not in ('decoupled','L2'): return 'no numbers: the papers used SGD with L2', ''
     near = paper_decays[(paper_decays.lr_max/lr_max).between(1/3.2, 3.2)]
     if not len(near): return f'no numbers for an LR of {lr_max:g}. Rule of thumb: raise the LR tenfold, divide wd by 3 to 6', 'arXiv 1803.09820, 4.4'
-    f = _l2_factor(learn) if kind=='decoupled' and max(moms)>0 else 1.
+    f = _total_decay(*cycle, l2=True)/_total_decay(*cycle, l2=kind=='L2')
     low,high = near.wd_low.min(),near.wd_high.max()
     text = f'try {high*f:.2g} to {low*f:.2g}, and 0'
-    if f != 1: text += f': {high:g} to {low:g} as L2, times {f:.2g} as this decay is decoupled'
+    if f > 1: text += f': {high:g} to {low:g} as L2, times {f:.2g} as this decay is decoupled'
     return text + f" ({', '.join(dict.fromkeys(near.net))})", '; '.join(dict.fromkeys(near.source))
 
 _thumb = 'no numbers in the papers. Rule of thumb: less, or none'
@@ -222,7 +227,7 @@ class Audit(pd.DataFrame):
         notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in dict.fromkeys(zip(self.kind, self.advice, self.source)) if a]
         return self._shown().drop(columns=['advice','source'], errors='ignore').to_string(index=False) + ''.join('\n'+fill(n, 120, subsequent_indent='    ') for n in notes)
 
-# %% ../nbs/regularization.ipynb #3099ca03
+# %% ../nbs/regularization.ipynb #1c580e1f
 @patch
 def regularizers(self:Learner,
     lr_max:float=None # Largest LR of the cycle to come: adds what the papers used there. The present LR when None
@@ -233,7 +238,7 @@ def regularizers(self:Learner,
     rows = [*_optimizer_rows(self, opt, lrs, moms, eff), *_data_rows(self, lrs, eff), *_model_rows(self), *_loss_rows(self), *_callback_rows(self)]
     for r in rows:
         r['source'] = ''
-        if lr_max is not None and not r['advice']: r['advice'],r['source'] = _advise_wd(self, opt, max(lrs)) if r['kind']=='wd' else _advice[r['kind']]
+        if lr_max is not None and not r['advice']: r['advice'],r['source'] = _advise_wd(self, opt, lr_max) if r['kind']=='wd' else _advice[r['kind']]
     return Audit(rows, columns='kind where value effective advice source'.split())
 
 # %% ../nbs/regularization.ipynb #0e29cd12
@@ -525,7 +530,7 @@ def _each(learn, jobs, n_jobs, reinit, kwargs):
     if getattr(parallel._backend, 'uses_threads', False): raise ValueError("joblib's threading backend cannot be used: runs in one process share their random generators")
     yield from parallel(delayed(_work)(blob, torch.get_num_threads(), k, kwargs) for k in jobs)
 
-# %% ../nbs/regularization.ipynb #4db40f22
+# %% ../nbs/regularization.ipynb #f335c3ae
 def _tensors(o):
     "All tensors in nested dicts and lists"
     if isinstance(o, torch.Tensor): yield o
@@ -538,13 +543,12 @@ def _identity(learn, lr_max, n_epoch, reinit):
     for t in _tensors([learn.model.state_dict(), learn.opt.state_dict() if learn.opt is not None else ()]): h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     n_iter,bs,_ = _batch_sizes(learn.dls.train)
     return dict(lr_max=_lr_groups(lr_max, len(opt.hypers)), n_epoch=n_epoch, batches=n_iter, batch_size=bs, optimizer=_decay_kind(opt),
-                momentum=list(map(float, learn.moms)), reinit=getattr(reinit, '__qualname__', None if reinit is None else type(reinit).__qualname__), weights=h.hexdigest()[:16])
+                momentum=learn.moms if isinstance(learn.moms, str) else list(map(float, learn.moms)), reinit=getattr(reinit, '__qualname__', None if reinit is None else type(reinit).__qualname__), weights=h.hexdigest()[:16])
 
 def _run_decay(learn, lr_max, n_epoch):
-    "The sum of `decay_rate` over the steps of a run, for a weight decay of 1"
-    steps,lr,mom,on = OneCycleScheduler(lr_max).plan(learn, n_epoch)
-    m = mom.values()*max(on)
-    return decay_rate(lr.values().max(1), 1., m, l2=_decay_kind(_future(learn)[0])=='L2').sum()
+    "`_total_decay` of the run that `fit_superconv` would make"
+    opt,steps = _future(learn)[0],OneCycleScheduler(lr_max).plan(learn, n_epoch)[0]
+    return _total_decay(*_schedules(learn, opt, lr_max, len(steps)), l2=_decay_kind(opt)=='L2')
 
 # %% ../nbs/regularization.ipynb #e9718de4
 @patch

@@ -529,3 +529,12 @@ def test_other_backends():
     want = ridge().balance_regularization(**args)
     with parallel_config(backend='multiprocessing'): assert ridge().balance_regularization(**args, n_jobs=2).runs == want.runs
     with parallel_config(backend='threading'), pytest.raises(ValueError, match='threading'): ridge().balance_regularization(**args, n_jobs=2)
+
+def test_critical_momentum():
+    learn = make_learner()
+    learn.moms = 'critical'
+    mom = 1-2*math.sqrt(.04)
+    assert value(learn, 'lr', lr_max=.04).effective == pytest.approx(.04/(1-mom), rel=1e-4)
+    assert 'times' in value(learn, 'wd', lr_max=.04).advice
+    ridge_ = ridge(); ridge_.moms = 'critical'
+    assert ridge_.balance_regularization(**args).cost > 0
