@@ -68,6 +68,7 @@ tasks = dict(digits=dict(get=lambda: {k:digits(k) for k in ('train','tune','test
              cifar=dict(get=cifar, bs=64, full=12, short=3))
 lrs = [.03,.1,.3,1.,3.]
 wds = [0.,1e-3,1e-2,3e-2,.1,.3]
+more_wds = [1.] # at the small LRs of the two data sets where it may be best
 drops,wd_of_drops = [0.,.5,1.,2.],1e-3 # multipliers of p=0.2, at one small weight decay
 cache = {}
 
@@ -85,7 +86,7 @@ def plan(names):
     for name,seeds in (('digits',range(5)), ('fashion',range(3)), ('cifar',range(3)), ('fashion',range(3,5)), ('cifar',range(3,5))):
         t = tasks[name]
         for seed,(n,split),lr in product(seeds if name in names else (), ((t['full'],'test'),(t['short'],'tune')), lrs):
-            yield from ((name,n,split,lr,wd,0.,seed) for wd in wds)
+            yield from ((name,n,split,lr,wd,0.,seed) for wd in wds + more_wds*(name!='digits' and lr<=.3))
             if split=='test': yield from ((name,n,split,lr,wd_of_drops,p,seed) for p in drops if p)
 
 def main():
@@ -110,7 +111,7 @@ def main():
         if a.save or k in log.runs: continue
         log.add(k, run(*k))
         if k[4]==wds[-1]: print(time.strftime('%H:%M:%S'), len(log.runs), 'of', len(todo), *k, flush=True)
-    save_results('balance', dict(grid=dict(lrs=lrs, wds=wds, drops=drops, wd_of_drops=wd_of_drops, tasks={n:{k:v for k,v in tasks[n].items() if k!='get'} for n in names}),
+    save_results('balance', dict(grid=dict(lrs=lrs, wds=wds+more_wds, drops=drops, wd_of_drops=wd_of_drops, tasks={n:{k:v for k,v in tasks[n].items() if k!='get'} for n in names}),
                                  columns='task epochs split lr_max wd dropout seed loss accuracy train_loss steps start'.split(),
                                  runs=[[*k, r['loss'], r['metrics'].get('accuracy'), r['train_loss'], r['steps'], r['start']] for k in todo if (r := log.runs.get(k))]))
 
