@@ -376,7 +376,7 @@ def _contenders(losses):
         keep = close # without the noise of those that are out
     return keep,math.nan
 
-# %% ../nbs/regularization.ipynb #3fdbfd74
+# %% ../nbs/regularization.ipynb #bb099181
 _axes = {'wd':'weight decays', 'dropout':'dropout factors'}
 
 def _losses(runs, cands, seeds):
@@ -413,8 +413,8 @@ class Choice:
             good = sorted({c[i] for c in self.contenders if c[1-i]==self.top[1-i]})
             if len(vals) == 1: continue
             self.interval[name] = good[0],good[-1]
-            if (good[0],good[-1]) == (vals[0],vals[-1]): reasons.append(f'the seeds differ more than the {plural}: the losses of {len(good)} of {len(vals)} lie within the {self.margin:.2g} that chance makes')
-            elif good[0] == vals[0] and len(good) > 1: reasons.append(f'all {plural} up to {good[-1]:g} are equally good: their losses lie within the {self.margin:.2g} that chance makes')
+            if (good[0],good[-1]) == (vals[0],vals[-1]): reasons.append(f'the seeds differ more than the {plural}: the losses of {len(good)} of {len(vals)} lie within the {self.margin:.2g} that chance makes, the lowest at {self.top[i]:g}')
+            elif good[0] == vals[0] and len(good) > 1: reasons.append(f'all {plural} up to {good[-1]:g} are equally good: their losses lie within the {self.margin:.2g} that chance makes, the lowest at {self.top[i]:g}')
             else:
                 best[name] = self.top[i]
                 reasons.append(f'the loss is lowest at {name}={self.top[i]:g}' + (f', and {good[0]:g} to {good[-1]:g} may be as good' if len(good)>1 else ', significantly')
