@@ -85,7 +85,7 @@ paper_decays = pd.DataFrame([
     ('Inception-ResNet-v2', 'ImageNet',  1,    3e-6,   3e-6,   '1e-6 is worse; 1e-4 without the cycle',          'arXiv 1803.09820, 5.5'),
 ], columns='net data lr_max wd_low wd_high seen source'.split())
 
-# %% ../nbs/regularization.ipynb #0ee60ee7
+# %% ../nbs/regularization.ipynb #363a918a
 def _row(kind, where, value=math.nan, effective=None, note=''):
     return dict(kind=kind, where=where, value=float(value), effective=float(value if effective is None else effective), advice=note)
 
@@ -158,7 +158,7 @@ def _random(t):
 
 def _data_rows(learn, lrs, eff):
     train = learn.dls.train
-    n_iter,bs,_ = _batch_sizes(train)
+    bs = getattr(train, 'bs', None) or getattr(train, 'batch_size', None)
     n_acc = getattr(first(learn.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
     step = math.nan if not bs else max(bs, math.ceil(n_acc/bs)*bs)*(num_distrib() or 1)
     yield _row('batch_size', 'items in a batch, in an optimizer step', bs or math.nan, step)

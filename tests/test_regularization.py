@@ -185,6 +185,13 @@ def test_a_module_called_dropout_is_not_a_function():
     learn.model = nn.Sequential(Named(), Method(1, 1))
     assert list(rows(learn, 'dropout')['where']) == ['0.dropout.p (Dropout)', 'Method calls feature_alpha_dropout']
 
+def test_audit_of_a_stream():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self): yield torch.zeros(4),torch.zeros(1)
+    learn = make_learner()
+    learn.dls = DataLoaders(DataLoader(Stream(), bs=4), DataLoader(Stream(), bs=4))
+    assert value(learn, 'batch_size').value == 4 and math.isnan(value(learn, 'noise_scale').value)
+
 @pytest.mark.parametrize('loss,want', [(nn.CrossEntropyLoss(label_smoothing=.2), .2), (CrossEntropyLossFlat(label_smoothing=.1), .1), (FocalLossFlat(gamma=1.5), 1.5), (partial(F.cross_entropy, label_smoothing=.3), .3)])
 def test_audit_of_losses(loss, want):
     learn = make_learner(); learn.loss_func = loss
