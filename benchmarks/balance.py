@@ -112,7 +112,8 @@ def main():
         log.add(k, run(*k))
         if k[4]==wds[-1]: print(time.strftime('%H:%M:%S'), len(log.runs), 'of', len(todo), *k, flush=True)
     save_results('balance', dict(grid=dict(lrs=lrs, wds=wds+more_wds, drops=drops, wd_of_drops=wd_of_drops, tasks={n:{k:v for k,v in tasks[n].items() if k!='get'} for n in names}),
-                                 columns='task epochs split lr_max wd dropout seed loss accuracy train_loss steps start'.split(),
-                                 runs=[[*k, r['loss'], r['metrics'].get('accuracy'), r['train_loss'], r['steps'], r['start']] for k in todo if (r := log.runs.get(k))]))
+                                 columns='task,epochs,split,lr_max,wd,dropout,seed,loss,accuracy,train_loss,steps,start',
+                                 runs=[','.join('' if v is None else f'{v:.6g}' if isinstance(v, float) else str(v) for v in
+                                                (*k, r['loss'], r['metrics'].get('accuracy'), r['train_loss'], r['steps'], r['start'])) for k in todo if (r := log.runs.get(k))]))
 
 if __name__=='__main__': main()
