@@ -185,7 +185,7 @@ def _callback_rows(learn):
         elif isinstance(cb, GradientClip): yield _row('grad_clip', f'{type(cb).__name__}, max_norm', cb.max_norm)
         elif isinstance(cb, EarlyStoppingCallback): yield _row('early_stopping', f'{cb.monitor}, patience', cb.patience)
 
-# %% ../nbs/regularization.ipynb #f3018d70
+# %% ../nbs/regularization.ipynb #2d5b7b89
 def _total_decay(lr, mom, l2):
     "The sum of `decay_rate` over the steps of a cycle, for a weight decay of 1; the largest of the groups"
     return float(decay_rate(lr, 1., mom, l2).sum(0).max())
@@ -217,15 +217,17 @@ class Audit(pd.DataFrame):
     "A DataFrame that shows its text whole"
     @property
     def _constructor(self): return Audit
-    def _shown(self):
+    def _parts(self):
+        "The table as text, without empty columns, and each piece of advice once"
         res = pd.DataFrame(self).map(lambda v: '' if isinstance(v, float) and math.isnan(v) else f'{v:.3g}' if isinstance(v, float) else v)
-        return res.loc[:, [c for c in res if (res[c]!='').any()]]
+        notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in dict.fromkeys(zip(self.kind, self.advice, self.source)) if a] if {'kind','advice','source'} <= set(self) else []
+        return res.drop(columns=['advice','source'] if notes else []).loc[:, lambda d: (d!='').any()], notes
     def _repr_html_(self):
-        with pd.option_context('display.max_colwidth', None): return self._shown().to_html(index=False)
+        table,notes = self._parts()
+        with pd.option_context('display.max_colwidth', None): return table.to_html(index=False) + ''.join(f'<div>{escape(n)}</div>' for n in notes)
     def __repr__(self):
-        if not {'kind','advice','source'} <= set(self): return super().__repr__()
-        notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in dict.fromkeys(zip(self.kind, self.advice, self.source)) if a]
-        return self._shown().drop(columns=['advice','source'], errors='ignore').to_string(index=False) + ''.join('\n'+fill(n, 120, subsequent_indent='    ') for n in notes)
+        table,notes = self._parts()
+        return '\n'.join([table.to_string(index=False), *(fill(n, 120, subsequent_indent='    ') for n in notes)])
 
 # %% ../nbs/regularization.ipynb #1c580e1f
 @patch
