@@ -3,4 +3,5 @@ from .schedule import *
 from .range_test import *
 from .curvature import *
 from .regularization import *
+from .compare import *
 from .data import *
