@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np, torch
 from fastai.basics import *
 from superconv_fastai.data import tensor_dls, digits
-from superconv_fastai.regularization import _Log, _cycle
+from superconv_fastai.regularization import _cycle
+from superconv_fastai.runs import RunLog, read_log
 from common import results, save_results
 import time # after the star import, like product
 from itertools import product
@@ -98,7 +99,7 @@ def main():
     torch.set_num_threads(1); warnings.simplefilter('ignore')
     names = a.tasks.split(',')
     todo = list(plan(names))
-    def run(name, n, split, lr, wd, p, seed): return _cycle(learner(name, split), lr, n, wd, p, seed, reinit=fresh)
+    def run(name, n, split, lr, wd, p, seed): return _cycle(learner(name, split), lr, n, fresh, wd, p, seed)
     if a.time:
         for k in {(o[0],o[1]): o for o in reversed(todo)}.values():
             t = time.perf_counter(); r = run(*k)
@@ -106,14 +107,17 @@ def main():
             print(*k[:2], f"{s:.2f} s, {sum(o[:2]==k[:2] for o in todo)} runs: {s*sum(o[:2]==k[:2] for o in todo)/60:.1f} min", r)
         return
     results.mkdir(exist_ok=True)
-    log = _Log(a.log, dict(study='balance'))
-    for k in todo:
-        if a.save or k in log.runs: continue
-        log.add(k, run(*k))
-        if k[4]==wds[-1]: print(time.strftime('%H:%M:%S'), len(log.runs), 'of', len(todo), *k, flush=True)
+    if a.save: runs = read_log('study', a.log)[1]
+    else:
+        with RunLog('study', a.log, dict(study='balance')) as log:
+            runs = log.runs
+            for k in todo:
+                if k in runs: continue
+                log.add(k, run(*k))
+                if k[4]==wds[-1]: print(time.strftime('%H:%M:%S'), len(runs), 'of', len(todo), *k, flush=True)
     save_results('balance', dict(grid=dict(lrs=lrs, wds=wds+more_wds, drops=drops, wd_of_drops=wd_of_drops, tasks={n:{k:v for k,v in tasks[n].items() if k!='get'} for n in names}),
                                  columns='task,epochs,split,lr_max,wd,dropout,seed,loss,accuracy,train_loss,steps,start',
                                  runs=[','.join('' if v is None else f'{v:.6g}' if isinstance(v, float) else str(v) for v in
-                                                (*k, r['loss'], r['metrics'].get('accuracy'), r['train_loss'], r['steps'], r['start'])) for k in todo if (r := log.runs.get(k))]))
+                                                (*k, r['loss'], r['metrics'].get('accuracy'), r['train_loss'], r['steps'], r['start'])) for k in todo if (r := runs.get(k))]))
 
 if __name__=='__main__': main()

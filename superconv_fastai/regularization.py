@@ -7,8 +7,8 @@ Docs: https://superconv.github.io/superconv_fastai/regularization.html.md"""
 # %% auto #0
 __all__ = ['paper_decays', 'decay_rate', 'Audit', 'Choice', 'Balance']
 
-# %% ../nbs/regularization.ipynb #5b1bdba7
-import hashlib, json, math, os, pickle, random, re
+# %% ../nbs/regularization.ipynb #f60655e7
+import hashlib, math, random, re
 from contextlib import contextmanager
 from functools import lru_cache
 from html import escape
@@ -25,6 +25,7 @@ from fastai import optimizer as fo
 from .core import *
 from .schedule import *
 from .schedule import _batch_sizes, _epochs, _future, _groups, _has_momentum, _lr_groups
+from .runs import RunLog, describe, run_jobs, seed_all
 from .state import undisturbed
 
 # %% ../nbs/regularization.ipynb #cbafd5af
@@ -284,7 +285,7 @@ def reduced_regularization(self:Learner,
             self.wd = was
             if self.opt is not None: self.opt._set_hyper('wd', hypers)
 
-# %% ../nbs/regularization.ipynb #f15371a2
+# %% ../nbs/regularization.ipynb #bf0c384f
 class _Run(Callback):
     "Validate at the end only; end a run whose loss is not finite, or a hundred times what the held-out loss was"
     order = Recorder.order+1
@@ -294,20 +295,12 @@ class _Run(Callback):
     def after_batch(self):
         if self.training and not float(self.recorder.smooth_loss.value) <= self.limit: raise CancelFitException()
 
-def _seed(learn, seed):
-    "Seed all that a fit draws from"
-    set_seed(seed)
-    for dl in learn.dls.loaders:
-        if isinstance(dl, DataLoader): dl.rng.seed(seed)
-        for g in (getattr(dl, 'generator', None), getattr(getattr(dl, 'sampler', None), 'generator', None)):
-            if g is not None: g.manual_seed(seed)
-
 def _finite(v): return float(v) if math.isfinite(v) else None
 
-def _cycle(learn, lr_max, n_epoch, wd, dropout=1., seed=0, reinit=None):
+def _cycle(learn, lr_max, n_epoch, reinit, wd, dropout=1., seed=0):
     "One complete cycle: held-out loss at its start; training loss, held-out loss and metrics at its end (None if it diverged); optimizer steps"
     with undisturbed(learn), learn.reduced_regularization(wd, None if dropout==1 else dropout):
-        _seed(learn, seed)
+        seed_all(seed, learn.dls)
         if reinit is not None: reinit(learn.model)
         learn.cbs = L(cb for cb in learn.cbs if cb.order < Recorder.order) # none that watch or stop
         learn.logger,learn.create_mbar = noop,False
@@ -320,39 +313,26 @@ def _cycle(learn, lr_max, n_epoch, wd, dropout=1., seed=0, reinit=None):
         return dict(start=_finite(start), train_loss=train_loss, loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
                     steps=len(rec.hps_by_group['lr']))
 
-# %% ../nbs/regularization.ipynb #28698a9c
-_header = {'superconv_fastai':'balance', 'version':1}
+# %% ../nbs/regularization.ipynb #2b6763c4
+def _tensors(o):
+    "All tensors in nested dicts and lists"
+    if isinstance(o, torch.Tensor): yield o
+    elif isinstance(o, (dict,list,tuple,L)):
+        for v in o.values() if isinstance(o, dict) else o: yield from _tensors(v)
 
-def _run_ok(o):
-    "Is `o` a run as `_cycle` reports it, with its key?"
+def _identity(learn, lr_max, n_epoch, reinit):
+    "What makes two runs with the same candidate and seed the same"
+    h,opt = hashlib.sha256(),_future(learn)[0]
+    for t in _tensors([learn.model.state_dict(), learn.opt.state_dict() if learn.opt is not None else ()]): h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    n_iter,bs,_ = _batch_sizes(learn.dls.train)
+    return dict(lr_max=_lr_groups(lr_max, len(opt.hypers)), n_epoch=n_epoch, batches=n_iter, batch_size=bs, optimizer=_decay_kind(opt),
+                momentum=learn.moms if isinstance(learn.moms, str) else list(map(float, learn.moms)), reinit=describe(reinit), weights=h.hexdigest()[:16])
+
+def _run_ok(key, run):
+    "Is this a run of a search?"
     def num(v): return v is None or isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v)
-    return (isinstance(o, dict) and set(o)=={'key','start','train_loss','loss','metrics','steps'} and isinstance(o['key'], list) and isinstance(o['metrics'], dict)
-            and all(isinstance(k, (str,int,float)) for k in o['key']) and all(map(num, [o['loss'], o['train_loss'], o['start'], *o['metrics'].values()])) and isinstance(o['steps'], int))
-
-class _Log:
-    "Finished runs by key; with a `path` also as JSON lines: first what they are runs of, then each of them as it ends"
-    def __init__(self, path=None, of=None):
-        self.path,self.runs,of = None if path is None else Path(path),{},{**_header, **(of or {})}
-        if self.path is None: return
-        data = self.path.read_bytes() if self.path.exists() else b''
-        line = (json.dumps(of)+'\n').encode()
-        if line.startswith(data): self.path.write_bytes(line); return # new, or killed in its first line
-        whole = data[:data.rfind(b'\n')+1] # the last line of a killed run may be half a line
-        try: head,*rows = map(json.loads, whole.decode().splitlines())
-        except (ValueError, RecursionError): head,rows = None,[]
-        if not isinstance(head, dict) or any(head.get(k)!=v for k,v in _header.items()) or not all(map(_run_ok, rows)):
-            refuse('path', str(path), 'a file that does not exist yet, or the log of an interrupted search')
-        other = [f'{k} {head.get(k)!r} there, {of.get(k)!r} now' for k in {**of, **head} if head.get(k)!=of.get(k)]
-        if other: refuse('path', str(path), f"the log of this very search, but it is another's: {'; '.join(other)}")
-        self.runs = {tuple(o.pop('key')): o for o in rows}
-        if len(whole) < len(data): os.truncate(self.path, len(whole))
-
-    def add(self, key, run):
-        self.runs[key] = run
-        if self.path is None: return
-        with self.path.open('a') as f:
-            f.write(json.dumps(dict(key=key, **run))+'\n')
-            f.flush(); os.fsync(f.fileno())
+    return (len(key)==3 and all(isinstance(k, (int,float)) for k in key) and set(run)=={'start','train_loss','loss','metrics','steps'} and isinstance(run['metrics'], dict)
+            and all(map(num, [run['loss'], run['train_loss'], run['start'], *run['metrics'].values()])) and isinstance(run['steps'], int))
 
 # %% ../nbs/regularization.ipynb #721d50f1
 @lru_cache
@@ -512,47 +492,13 @@ def plot(self:Balance,
         ax.set_title(fill(repr(self).split('\n')[1], 90), fontsize=9, loc='left')
     return ax
 
-# %% ../nbs/regularization.ipynb #e3dd3872
-def _work(blob, threads, key, kwargs):
-    torch.set_num_threads(threads)
-    learn,reinit = pickle.loads(blob)
-    return key,_cycle(learn, reinit=reinit, wd=key[0], dropout=key[1], seed=key[2], **kwargs)
-
-def _each(learn, jobs, n_jobs, reinit, kwargs):
-    "Run all `jobs`, `(wd, dropout, seed)`: yields each with its result as it ends"
-    if n_jobs == 1:
-        for k in jobs: yield k,_cycle(learn, reinit=reinit, wd=k[0], dropout=k[1], seed=k[2], **kwargs)
-        return
-    from joblib import Parallel, delayed
-    import cloudpickle
-    try: blob = cloudpickle.dumps((learn, reinit))
-    except Exception as e: raise ValueError(f'n_jobs={n_jobs} needs a learner that can be pickled, and this one cannot ({e}): use n_jobs=1') from e
-    try: parallel = Parallel(n_jobs, return_as='generator_unordered')
-    except ValueError: parallel = Parallel(n_jobs) # a backend that returns everything at once
-    if getattr(parallel._backend, 'uses_threads', False): raise ValueError("joblib's threading backend cannot be used: runs in one process share their random generators")
-    yield from parallel(delayed(_work)(blob, torch.get_num_threads(), k, kwargs) for k in jobs)
-
-# %% ../nbs/regularization.ipynb #f335c3ae
-def _tensors(o):
-    "All tensors in nested dicts and lists"
-    if isinstance(o, torch.Tensor): yield o
-    elif isinstance(o, (dict,list,tuple,L)):
-        for v in o.values() if isinstance(o, dict) else o: yield from _tensors(v)
-
-def _identity(learn, lr_max, n_epoch, reinit):
-    "What makes two runs with the same candidate and seed the same: kept in the log's first line"
-    h,opt = hashlib.sha256(),_future(learn)[0]
-    for t in _tensors([learn.model.state_dict(), learn.opt.state_dict() if learn.opt is not None else ()]): h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    n_iter,bs,_ = _batch_sizes(learn.dls.train)
-    return dict(lr_max=_lr_groups(lr_max, len(opt.hypers)), n_epoch=n_epoch, batches=n_iter, batch_size=bs, optimizer=_decay_kind(opt),
-                momentum=learn.moms if isinstance(learn.moms, str) else list(map(float, learn.moms)), reinit=getattr(reinit, '__qualname__', None if reinit is None else type(reinit).__qualname__), weights=h.hexdigest()[:16])
-
+# %% ../nbs/regularization.ipynb #0ee757b5
 def _run_decay(learn, lr_max, n_epoch):
     "`_total_decay` of the run that `fit_superconv` would make"
     opt,steps = _future(learn)[0],OneCycleScheduler(lr_max).plan(learn, n_epoch)[0]
     return _total_decay(*_schedules(learn, opt, lr_max, len(steps)), l2=_decay_kind(opt)=='L2')
 
-# %% ../nbs/regularization.ipynb #e9718de4
+# %% ../nbs/regularization.ipynb #9dd0b772
 @patch
 def balance_regularization(self:Learner,
     lr_max, # Largest LR of the cycle that the decay is for, as in `fit_superconv`
@@ -579,23 +525,24 @@ def balance_regularization(self:Learner,
     ds = [1.] if dropouts is None else grid('dropouts', dropouts)
     if wds is None: _check(self, wd=0.)
     if len(ws)*len(ds) < 2: refuse('wds', wds, 'None or at least two weight decays, or give dropouts')
-    log,cands = _Log(path, _identity(self, lr_max, n_epoch, reinit)),[]
+    log,cands = RunLog('balance', path, _identity(self, lr_max, n_epoch, reinit), check=_run_ok),[]
     bar = progress_bar(range(len(ws)*len(ds)*len(seeds)), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
-    if bar: bar.update(0)
 
     def search(new):
         cands.extend(new)
         for i in range(2, len(seeds)+1):
             live = new if i==2 else [cands[j] for j in _contenders(_losses(log.runs, cands, seeds[:i-1]))[0]]
             jobs = [(*c,s) for s in seeds[:i] for c in live if (*c,s) not in log.runs]
-            for k,run in _each(self, jobs, n_jobs, reinit, dict(lr_max=lr_max, n_epoch=n_epoch)):
+            for k,run in run_jobs(_cycle, jobs, n_jobs, (self, lr_max, n_epoch, reinit)):
                 log.add(k, run)
                 if bar: bar.update(min(len(log.runs), bar.total))
         return Choice(log.runs, cands, seeds)
     try:
+        if bar: bar.update(0)
         choice = search([(w,d) for w in ws for d in ds])
         if wds is None and 'wd' in (choice.best or {}) and choice.best['wd'] > 0:
             search([(float(f"{choice.best['wd']*f:.1e}"), choice.top[1]) for f in (10**-.5, 10**.5)])
     finally:
+        log.close()
         if bar: bar.on_iter_end()
     return Balance(self, {k:r for k,r in log.runs.items() if k[:2] in cands and k[2] in seeds}, cands, seeds, max(_lr_groups(lr_max, len(_future(self)[0].hypers))), n_epoch, top)
