@@ -2,5 +2,6 @@
 from .schedule import *
 from .range_test import *
 from .curvature import *
+from .regularization import *
 from .compare import *
 from .data import *

@@ -1,0 +1,123 @@
+"""Does the best weight decay fall as the LR of the cycle rises, does the best dropout, and does a short search find it?
+
+    SUPERCONV_DATA=/path/to/data python benchmarks/balance.py [--log balance.jsonl] [--tasks digits,fashion,cifar] [--time]
+
+A small residual network with BatchNorm, SGD, fastai's decoupled decay, on digits (1,000 images), Fashion-MNIST at 14x14 (1,000) and CIFAR-10
+at 16x16 (2,000). Every run is one complete 1cycle from fresh weights. Full runs over 5 LRs x 6 weight decays, and over 5 LRs x 4
+dropouts, are scored on the test split; short ones, as a search would do them, on a split of their own. Seeds are paired: a seed gives the
+initial weights and the order of the data. Each finished run is one line of the log, so an interrupted study goes on where it stopped;
+results/balance.json holds them all.
+"""
+import argparse, gzip, io, os, time, warnings
+from pathlib import Path
+import numpy as np, torch
+from fastai.basics import *
+from superconv_fastai.data import tensor_dls, digits
+from superconv_fastai.regularization import _cycle
+from superconv_fastai.runs import RunLog, read_log
+from common import results, save_results
+import time # after the star import, like product
+from itertools import product
+
+def folder(): return Path(os.environ['SUPERCONV_DATA'])
+
+def idx(path):
+    b = gzip.open(path).read()
+    return np.frombuffer(b, np.uint8, offset=4+4*b[3]).reshape(np.frombuffer(b, '>u4', b[3], offset=4).astype(int))
+
+def splits(x, y, xt, yt, n_train, n_tune, n_test):
+    "Half-size images, normalised; 'tune' comes from the training set"
+    x,xt = (F.avg_pool2d(torch.from_numpy(np.array(o)).float(), 2) for o in (x[:n_train+n_tune], xt[:n_test]))
+    y,yt = (torch.from_numpy(np.array(o)).long() for o in (y[:n_train+n_tune], yt[:n_test]))
+    m,s = x[:n_train].mean((0,2,3), keepdim=True),x[:n_train].std((0,2,3), keepdim=True)
+    x,xt = (x-m)/s,(xt-m)/s
+    return dict(train=(x[:n_train],y[:n_train]), tune=(x[n_train:],y[n_train:]), test=(xt,yt))
+
+def fashion():
+    d = folder()/'fashion_mnist'
+    (x,y),(xt,yt) = ((idx(d/f'{k}-images-idx3-ubyte.gz')[:,None], idx(d/f'{k}-labels-idx1-ubyte.gz')) for k in ('train','t10k'))
+    return splits(x, y, xt, yt, 1000, 1000, 2000)
+
+def cifar():
+    from PIL import Image
+    z = np.load(folder()/'cifar10_subset.npz')
+    def get(prefix):
+        x = np.concatenate([np.asarray(Image.open(io.BytesIO(z[k].tobytes()))).reshape(-1,32,32,3) for k in sorted(k for k in z.files if k.startswith(prefix+'strip_'))])
+        y = z[prefix+'labels']
+        i = np.random.RandomState(0).permutation(len(x)) # whatever their order, the classes are mixed
+        return x[i].transpose(0,3,1,2),y[i]
+    return splits(*get('train_'), *get('test_'), 2000, 1000, 2000)
+
+class Block(Module):
+    def __init__(self, i, o, p, stride):
+        self.body = nn.Sequential(nn.Conv2d(i,o,3,stride=stride,padding=1,bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.Dropout(p),
+                                  nn.Conv2d(o,o,3,padding=1,bias=False), nn.BatchNorm2d(o))
+        self.short = noop if i==o and stride==1 else nn.Sequential(nn.Conv2d(i,o,1,stride=stride,bias=False), nn.BatchNorm2d(o))
+    def forward(self, x): return F.relu(self.body(x) + self.short(x))
+
+def resnet8(n_in, size, p=.2):
+    "ResNet-8 with 20,000 parameters; dropout inside the blocks. It works on 7x7 or 8x8 pixels from the first layer on"
+    return nn.Sequential(nn.Conv2d(n_in,8,3,stride=1+(size>8),padding=1,bias=False), nn.BatchNorm2d(8), nn.ReLU(), Block(8,8,p,1), Block(8,16,p,2), Block(16,32,p,2),
+                         nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(32,10))
+
+def fresh(model):
+    for m in model.modules():
+        if hasattr(m, 'reset_parameters'): m.reset_parameters()
+
+tasks = dict(digits=dict(get=lambda: {k:digits(k) for k in ('train','tune','test')}, bs=64, full=15, short=3),
+             fashion=dict(get=fashion, bs=64, full=20, short=4),
+             cifar=dict(get=cifar, bs=64, full=12, short=3))
+lrs = [.03,.1,.3,1.,3.]
+wds = [0.,1e-3,1e-2,3e-2,.1,.3]
+more_wds = [1.] # at the small LRs of the two data sets where it may be best
+drops,wd_of_drops = [0.,.5,1.,2.],1e-3 # multipliers of p=0.2, at one small weight decay
+cache = {}
+
+def learner(task, split):
+    t = tasks[task]
+    if task not in cache: cache[task] = t['get']()
+    d = cache[task]
+    set_seed(0)
+    dls = tensor_dls(d['train'], d[split], bs=t['bs'], device='cpu')
+    dls.train.drop_last = True
+    return Learner(dls, resnet8(d['train'][0].shape[1], d['train'][0].shape[-1]), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=.95), metrics=accuracy, path=Path('/tmp'))
+
+def plan(names):
+    "What to run: task, epochs, split, LR, weight decay, dropout, seed; what answers most comes first"
+    for name,seeds in (('digits',range(5)), ('fashion',range(3)), ('cifar',range(3)), ('fashion',range(3,5)), ('cifar',range(3,5))):
+        t = tasks[name]
+        for seed,(n,split),lr in product(seeds if name in names else (), ((t['full'],'test'),(t['short'],'tune')), lrs):
+            yield from ((name,n,split,lr,wd,0.,seed) for wd in wds + more_wds*(name!='digits' and lr<=.3))
+            if split=='test': yield from ((name,n,split,lr,wd_of_drops,p,seed) for p in drops if p)
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument('--log', default=str(results/'balance.jsonl')); ap.add_argument('--tasks', default='digits,fashion,cifar')
+    ap.add_argument('--time', action='store_true', help='time one run of each kind and stop')
+    ap.add_argument('--save', action='store_true', help='write the results of the runs in the log and stop')
+    a = ap.parse_args()
+    torch.set_num_threads(1); warnings.simplefilter('ignore')
+    names = a.tasks.split(',')
+    todo = list(plan(names))
+    def run(name, n, split, lr, wd, p, seed): return _cycle(learner(name, split), lr, n, fresh, wd, p, seed)
+    if a.time:
+        for k in {(o[0],o[1]): o for o in reversed(todo)}.values():
+            t = time.perf_counter(); r = run(*k)
+            s = time.perf_counter()-t
+            print(*k[:2], f"{s:.2f} s, {sum(o[:2]==k[:2] for o in todo)} runs: {s*sum(o[:2]==k[:2] for o in todo)/60:.1f} min", r)
+        return
+    results.mkdir(exist_ok=True)
+    if a.save: runs = read_log('study', a.log)[1]
+    else:
+        with RunLog('study', a.log, dict(study='balance')) as log:
+            runs = log.runs
+            for k in todo:
+                if k in runs: continue
+                log.add(k, run(*k))
+                if k[4]==wds[-1]: print(time.strftime('%H:%M:%S'), len(runs), 'of', len(todo), *k, flush=True)
+    save_results('balance', dict(grid=dict(lrs=lrs, wds=wds+more_wds, drops=drops, wd_of_drops=wd_of_drops, tasks={n:{k:v for k,v in tasks[n].items() if k!='get'} for n in names}),
+                                 columns='task,epochs,split,lr_max,wd,dropout,seed,loss,accuracy,train_loss,steps,start',
+                                 runs=[','.join('' if v is None else f'{v:.6g}' if isinstance(v, float) else str(v) for v in
+                                                (*k, r['loss'], r['metrics'].get('accuracy'), r['train_loss'], r['steps'], r['start'])) for k in todo if (r := runs.get(k))]))
+
+if __name__=='__main__': main()
