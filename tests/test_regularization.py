@@ -13,7 +13,7 @@ from test_state import busy_learner, fingerprint, kinds, same
 from superconv_fastai.all import *
 from superconv_fastai.regularization import _critical, _cycle, _decay_kind, _dropouts, _margin, _rate, _run_decay
 import superconv_fastai.regularization as module
-import reference_regularization as ref
+import reference as ref
 
 for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
 
