@@ -370,7 +370,7 @@ class HessianFreeLR(Callback):
     _cols = ['step','lr','raw','smooth','floor','informative','sign','ratio','reason']
     def __init__(self,
         mode:str='paper', # 'paper': Eq. 8 on optimizer steps; 'secant': two gradients on one mini-batch; 'probe': the optimizer's real step on the next mini-batch
-        every:int=None, # An estimate every so many optimizer steps; 10 in `'paper'` mode, else 100, when None
+        every:int=None, # An estimate every so many optimizer steps; 10 in `'paper'` mode, else 125, when None
         alpha:float=0.1, # Weight of the newest estimate in the smoothed one
         n_coords:int=10_000, # About so many coordinates are followed in `'paper'` mode; None: all
         by_layer=False, # An estimate for each parameter tensor (True) or module ('module')
@@ -379,7 +379,7 @@ class HessianFreeLR(Callback):
         metric:bool=False # Show the value as a metric, `curvature_lr`, NaN when uninformative, to the recorder and all loggers
     ):
         self._mode,self._params = choice('mode', mode, ('paper','secant','probe')), choice('params', params, ('trainable','all'))
-        if every is None: every = 10 if mode=='paper' else 100
+        if every is None: every = 10 if mode=='paper' else 125
         self._every = integer('every', every, 'an integer >= 1', lambda v: v>=1)
         self._alpha = real('alpha', alpha, 'in (0, 1]', lambda v: 0<v<=1)
         self._n_coords = None if n_coords is None else integer('n_coords', n_coords, 'None or an integer >= 1', lambda v: v>=1)
