@@ -9,13 +9,13 @@ timed over whole periods on the small network; on the large ones in its two busy
 Memory: what the peak of the process rises by (good to some MiB), and the bytes of the tensors that the callback holds. `--cpu` reads the processor's time instead of
 the wall clock, for a machine that is not quiet.
 """
-import argparse, statistics, time
+import argparse, json, statistics, time
 from pathlib import Path
 import numpy as np, torch
 from fastai.basics import *
 from fastai.callback.progress import ProgressCallback
 from superconv_fastai.curvature import HessianFreeLR
-from common import save_results
+from common import results, save_results
 import time # after the star imports
 
 clock = time.perf_counter
@@ -165,6 +165,7 @@ def main():
     global clock
     ap = argparse.ArgumentParser()
     ap.add_argument('--nets', default='cnn,resnet,mlp'); ap.add_argument('--pairs', type=int, default=5); ap.add_argument('--cpu', action='store_true')
+    ap.add_argument('--variants', default='', help='only those whose name begins so; the other rows of the results stay')
     a = ap.parse_args()
     if a.cpu: clock = time.process_time
     torch.set_num_threads(1)
@@ -180,6 +181,7 @@ def main():
         learn = learner(model, x, torch.randint(0, 10, (len(x),)))
         print(f'\n{net}: {n/1e6:.2f}M parameters, 24 bytes for each take {floor*1e3:.3f} ms; sample of 10,000 against all: at most {100*dev:.1f} % off', flush=True)
         for name,(cls,kw,period) in variants.items():
+            if not name.startswith(a.variants): continue
             t = clock()
             pairs = a.pairs if net!='cnn' else 5*a.pairs if period>=100 else 20*a.pairs
             row = dict(net=net, params=n, variant=name, floor_ms=floor*1e3, sample_off=dev, **measure(learn, cls, kw, period, None if net=='cnn' else idle, pairs))
@@ -187,6 +189,7 @@ def main():
             res.append(row)
             print(f"  {name:36} step {row['step_ms']:8.2f} ms  +{100*row['overhead']:6.2f} +- {100*row['error']:4.2f} %  inside {100*row['inside']:6.3f} % = {row['of_floor']:5.2f} x 24 B/param  "
                   f"peak {row['peak']/2**20:+8.1f} MiB  holds {row['held']/2**20:7.2f} MiB = {row['held']/n:5.2f} B/param  ({clock()-t:.0f} s)", flush=True)
+    if a.variants: res = [{(r['net'],r['variant']):r for r in res}.get((o['net'],o['variant']), o) for o in json.loads((results/'estimator_cost.json').read_text())['results']]
     if a.nets==','.join(nets): save_results('estimator_cost', dict(results=res, threads=1, idle_us=idle*1e6))
 
 if __name__=='__main__': main()

@@ -299,9 +299,10 @@ def _probe(learn, ps, before):
     g1 = _gradient(learn, ps)
     with _weights(ps, before): g0 = _gradient(learn, ps)
     def row(p, o, a, b):
-        u = (p.detach()-o).flatten()
-        return torch.stack([-a.flatten().dot(u), u.dot((b-a).flatten())])
-    return torch.stack([row(*o) for o in zip(ps, before, g0, g1)])
+        u = p-o
+        return torch.stack([-a.dot(u), u.dot(b-a)])
+    def parts(*ts): return zip(*(t.detach().flatten().split(2**20) for t in ts)) # differences of whole tensors would take two more copies of the largest
+    return torch.stack([sum(row(*o) for o in parts(*ts)) for ts in zip(ps, before, g0, g1)])
 
 # %% ../nbs/curvature.ipynb #9d96c9a5
 def _ewm(x, alpha):

@@ -310,7 +310,7 @@ class _Sweep(Callback):
         self.rows.append((done, self.lrs[done], score, loss, sum(since)/len(since) if since else math.nan, self.mean_loss))
         if self.bar: self.bar.comment = f'LR {self.lrs[done]:.3g}, {self.metric.name} {score:.4g}'
 
-# %% ../nbs/range_test.ipynb #b579196b
+# %% ../nbs/range_test.ipynb #3cd00106
 class RangeTest:
     "What an LR range test measured, and its verdict"
     def __init__(self, lrs, scores, train_losses, valid_losses, metric, lower_is_better, diverged=None, step_lrs=(), step_losses=(), settings=None, notes=(), noise=0.):
@@ -344,11 +344,12 @@ class RangeTest:
         "What `lr_range_test` should be called with instead, if this one cannot tell"
         new = self.verdict.rerun or {}
         new = {k.removeprefix('times_'):math.ceil(v*self.settings[k[6:]]) if k.startswith('times_') else v for k,v in new.items()}
-        return {'n_steps':self.settings['n_steps'], **new} if new else {}
+        new = {k:self.settings[k] for k in ('lr_max','lr_min','n_steps') if new} | new
+        return {k:v for k,v in new.items() if k!='lr_min' or 0 < v < new['lr_max']}
 
     def __repr__(self):
         v,s = self.verdict,self.settings
-        how = ', '.join(f'{k}={v}' for k,v in s.items())
+        how = ', '.join([f"LR {self.lrs[0]:g} to {s.get('lr_max', self.lrs[-1]):g}", *(f'{k}={v}' for k,v in s.items() if k not in ('lr_min','lr_max'))])
         use = '' if v.lr_max is None else f': lr_max={v.lr_max:.3g}, lr_min={v.lr_min:.3g}' + (f', in {self.min_steps} steps or more' if self.min_steps else '')
         return f"{v.word[0].upper()+v.word[1:]}{use} ({how})\n" + '. '.join(o for o in (v.reason[0].upper()+v.reason[1:], v.advice, *self.notes) if o)
 
@@ -401,7 +402,7 @@ def _how_much(n_steps, n_evals, n_valid, items, available):
     if n_valid is None: n_valid = min(2000, max(1, budget//n_evals)) # they stay in memory, and more than 2,000 add little
     return int(n_evals), int(min(n_valid, available))
 
-# %% ../nbs/range_test.ipynb #cc009cdb
+# %% ../nbs/range_test.ipynb #36c5e07e
 _watch = Recorder.order # callbacks from here on only watch or steer
 
 @patch
@@ -472,6 +473,6 @@ def lr_range_test(self:Learner,
     p = scores[0]
     luck = math.sqrt(p*(1-p)/items) if items and ('accuracy' in name or 'error_rate' in name) and 0<=p<=1 else 0. # how far chance alone takes a score
     res = RangeTest(lrs[done], scores, train_losses, valid_losses, name, error, sweep.diverged, lrs[1:len(sweep.step_losses)+1], np.array(sweep.step_losses),
-                    dict(metric=name, n_steps=n_steps, n_evals=n_evals, n_valid=items, bn_stats=bn_stats), notes, luck)
+                    dict(lr_max=lr_max, lr_min=lr_min, metric=name, n_steps=n_steps, n_evals=n_evals, n_valid=items, bn_stats=bn_stats), notes, luck)
     if show_plot and (IN_NOTEBOOK or is_interactive()) and not rank_distrib(): res.plot()
     return res

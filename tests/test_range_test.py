@@ -322,7 +322,7 @@ def test_shapes_and_settings():
     assert np.allclose(res.lrs, [0,.05,.1,.15,.2]) and len(res.step_losses) == len(res.step_lrs) == 12
     assert res.metric=='mae' and res.lower_is_better and list(res.table().columns)==['lr','mae','valid_loss','train_loss']
     assert (res.lr_max, res.lr_min) == (res.verdict.lr_max, res.verdict.lr_min)
-    assert res.settings == dict(metric='mae', n_steps=12, n_evals=4, n_valid=16, bn_stats='batch')
+    assert res.settings == dict(lr_max=.2, lr_min=0., metric='mae', n_steps=12, n_evals=4, n_valid=16, bn_stats='batch')
     assert res.min_steps is None if res.lr_max is None else -.01 < res.min_steps-2*res.lr_max*12/.2 < 1.01
     assert len(repr(res).splitlines())==2 and '<b>' in res._repr_html_()
     assert np.array_equal(pickle.loads(pickle.dumps(res)).scores, res.scores)
@@ -342,8 +342,21 @@ def test_what_is_chosen():
 def test_rerun_is_a_call():
     learn,_ = small()
     res = learn.lr_range_test(1e-6, n_steps=30, show_plot=False)
-    assert res.verdict.feasible is None and res.rerun and set(res.rerun) <= {'lr_max','n_steps','n_evals','n_valid'}
+    assert res.verdict.feasible is None and res.rerun and set(res.rerun) <= {'lr_max','lr_min','n_steps','n_evals','n_valid'}
     learn.lr_range_test(**{**res.rerun, 'show_plot':False})
+
+@pytest.mark.parametrize('advice,expected', [
+    (dict(n_evals=20), dict(lr_max=.2, lr_min=.01, n_steps=12, n_evals=20)),
+    (dict(times_n_steps=2), dict(lr_max=.2, lr_min=.01, n_steps=24)),
+    (dict(lr_min=0.), dict(lr_max=.2, n_steps=12)),
+    (dict(lr_max=1.), dict(lr_max=1., lr_min=.01, n_steps=12)),
+    (dict(lr_max=.005), dict(lr_max=.005, n_steps=12)), # below the old lr_min
+    (None, {})])
+def test_rerun_keeps_what_the_advice_does_not_change(advice, expected):
+    learn,_ = small()
+    res = learn.lr_range_test(.2, .01, n_steps=12, n_evals=5, show_plot=False)
+    res.verdict.rerun = advice
+    assert res.rerun==expected
 
 @pytest.mark.parametrize('metrics,metric,name,low', [
     ([mae, accuracy], None, 'accuracy', False), ([mae], None, 'mae', True), ([], None, 'loss', True), ([mae, rmse], 'loss', 'loss', True),
