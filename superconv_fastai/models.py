@@ -121,9 +121,9 @@ def resnet_cifar(
     blocks = (n-1,n,n) if shortcut=='project' else (n,n,n)
     return _resnet(blocks, (width,2*width,4*width), shortcut, n_in, n_out, stride, _bn(bn_mom), _drop(dropout))
 
-# %% ../nbs/models.ipynb #0c87a993
+# %% ../nbs/models.ipynb #7ae964b7
 def resnet8(
-    width:int=16, # Channels of the first stage: 8, 16 and 32 give 20, 78 and 307 thousand parameters
+    width:int=16, # Channels of the first stage: 8, 16 and 32 give 20, 78 and 309 thousand parameters
     n_in:int=3, # Channels of the images
     n_out:int=10, # Classes
     bn_mom:float=0.1, # BatchNorm momentum
