@@ -15,16 +15,15 @@ def rate(dl):
     return n/(time.process_time()-start)
 
 def one_by_one(dls):
-    "What `TensorDL` replaces: the same tensors, collated by fastai's `DataLoader`"
-    (x,y),tfm = dls.train_ds.tensors,dls.train.after_batch
-    return DataLoader(list(zip(x, y)), bs=dls.train.bs, shuffle=True, drop_last=True, num_workers=0, after_batch=tfm, device=dls.train.device)
+    "What `TensorDL` replaces: the same `TensorDataset`, by fastai's `DataLoader`"
+    return DataLoader(dls.train_ds, bs=dls.train.bs, shuffle=True, drop_last=True, num_workers=0, after_batch=dls.train.after_batch, device=dls.train.device)
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--repeats', type=int, default=5)
     args = p.parse_args()
     torch.set_num_threads(1); warnings.simplefilter('ignore')
-    rows,loaders = [],{}
+    loaders = {}
     start = time.process_time()
     load_images('cifar10_subset')
     read = time.process_time()-start

@@ -15,11 +15,11 @@ import gzip, io, math, os # after the star imports, which bring other things of 
 from contextlib import contextmanager
 from functools import lru_cache
 
-# %% ../nbs/data.ipynb #3dfdff96
+# %% ../nbs/data.ipynb #78585487
 class TensorDL(DataLoader):
     "A `DataLoader` over a `TensorDataset` that takes each batch in one indexing operation"
     def create_batches(self, samps): return map(self.do_batch, self.chunkify(samps))
-    def create_batch(self, b): return tuple(t[b] for t in self.dataset.tensors)
+    def create_batch(self, b): return tuple(t.index_select(0, torch.tensor(b, device=t.device)) for t in self.dataset.tensors)
 
 # %% ../nbs/data.ipynb #de1cf412
 def tensor_dls(
