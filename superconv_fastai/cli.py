@@ -45,7 +45,7 @@ demo_fits = {'fit_superconv, linear': Learner.fit_superconv,
              'fit_one_cycle':         Learner.fit_one_cycle,
              'multistep':             fit_multistep}
 
-# %% ../nbs/cli.ipynb #63d75082
+# %% ../nbs/cli.ipynb #235d3422
 def demo(
     n_epoch:int=5, # Epochs in each run; multistep also has three times as many
     seeds:int=3, # Scored runs of each schedule
@@ -53,14 +53,15 @@ def demo(
     out='superconv_demo.png' # The figure's file; None for no figure
 ) -> Comparison: # Of `demo_fits`
     "Train digits with `fit_superconv`, `fit_one_cycle` and multistep; print the table, write the figure"
-    n_epoch = integer('n_epoch', n_epoch, 'an integer >= 1', lambda v: v>=1)
+    n_epoch,seeds = (integer(k, v, 'an integer >= 1', lambda v: v>=1) for k,v in (('n_epoch',n_epoch), ('seeds',seeds)))
     budgets = {k: [n_epoch, 3*n_epoch] if k=='multistep' else [n_epoch] for k in demo_fits}
     with _one_thread():
         tuned = {k: tune_lr(partial(digits_learner, valid='tune'), f, lrs, budgets[k], seeds=2) for k,f in demo_fits.items()}
         res = compare_fits(digits_learner, tuned, budgets, seeds)
     print("\nscikit-learn's digits: 1,000 images to train on, accuracy on 500 others,")
-    print(f"{res.ends.seed.nunique()} paired seeds. Of lr_max = {', '.join(f'{o:g}' for o in sorted(lrs))} each schedule got the one with")
-    print("the least loss on 297 further images after as many epochs (mean of 2 other seeds).\n")
+    print(f"{seeds} paired seeds. Of lr_max = {', '.join(f'{o:g}' for o in sorted(lrs))} (and beyond, if the best is at")
+    print("an end) each schedule got the one with the least loss on 297 further images after")
+    print("as many epochs (mean of 2 other seeds).\n")
     print(_in_words(res, tuned, ('fit_one_cycle', n_epoch)).to_string(index=False))
     if out is not None:
         res.plot()[0].figure.savefig(out, dpi=130)
@@ -76,7 +77,7 @@ def _in_words(res, tuned, baseline):
     df = pd.DataFrame(rows)
     return df if df.diverged.any() else df.drop(columns='diverged')
 
-# %% ../nbs/cli.ipynb #3ae02b77
+# %% ../nbs/cli.ipynb #6bf1956f
 def small_learner(
     seed:int, # Decides the initial weights and the order of the batches
     data:str='digits', # Data set of `image_dls`
@@ -111,12 +112,13 @@ def compare(
 ) -> Comparison:
     "Tune and compare fits on a small network, print the table"
     choice('data', data, cli_data)
+    seeds = integer('seeds', seeds, 'an integer >= 1', lambda v: v>=1)
     for f in fits: choice('fits', f, cli_fits)
     make = partial(small_learner, data=data, n_train=n_train, folder=folder, device=device)
     chosen,n_epoch = {f:cli_fits[f] for f in fits},list(n_epoch)
     tuned = {k: tune_lr(partial(make, valid='tune'), f, lrs, n_epoch, seeds=2, n_jobs=n_jobs, path=path and f'{path}.tune') for k,f in chosen.items()}
     res = compare_fits(make, tuned, n_epoch, seeds, n_jobs=n_jobs, path=path)
-    print(f"\n{data}: accuracy on held-out images, {res.ends.seed.nunique()} paired seeds. Each fit and budget got the lr_max with the least loss on other images (2 other seeds).\n")
+    print(f"\n{data}: accuracy on held-out images, {seeds} paired seeds.\nEach fit and budget got the lr_max with the least loss on other images (2 other seeds).\n")
     print(_in_words(res, tuned, fits[0]).to_string(index=False))
     if out is not None:
         res.plot()[0].figure.savefig(out, dpi=130)

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest, torch
 from fastai.basics import *
 from superconv_fastai.cli import *
+from fastai.callback.all import *
 from superconv_fastai.compare import Comparison, ready_fits
+from superconv_fastai.data import *
 from superconv_fastai.recipes import RecipeRun, recipes
 from test_recipes import folder, tiny, write_mnist
 import superconv_fastai.cli as module
@@ -17,29 +19,46 @@ def refused(capsys, *args):
     assert e.value.code==2 and err.endswith('\n') and err.count('\n')==1 and 'Traceback' not in err, err
     return err
 
-def test_demo(tmp_path, capsys):
-    "The table says what the comparison holds; one thread while it runs, as many as before afterwards"
-    was,seen = torch.get_num_threads(),[]
-    learner,module.digits_learner = module.digits_learner,lambda seed, valid='test': (seen.append((torch.get_num_threads(), seed, valid)), learner(seed, valid))[1]
+@pytest.fixture
+def seen(monkeypatch):
+    "A smaller network and fewer images for the demo; threads, seed and split of each learner it made"
+    calls = []
+    def learner(seed, valid='test'):
+        calls.append((torch.get_num_threads(), seed, valid))
+        set_seed(seed)
+        (x,y),held = digits('train'),digits(valid)
+        return Learner(tensor_dls((x[:200],y[:200]), held, 50, 'cpu'), nn.Sequential(nn.Flatten(), nn.Linear(64,10)), loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), metrics=accuracy)
+    monkeypatch.setattr(module, 'digits_learner', learner)
+    return calls
+
+def test_demo(seen, tmp_path, capsys):
+    "The table says what the comparison holds; one thread while it runs, as many as before afterwards; tuned on other seeds and data"
+    was = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         res = demo(n_epoch=1, seeds=2, lrs=(.03,.1,.3), out=tmp_path/'demo.png')
         assert torch.get_num_threads()==2
-    finally: module.digits_learner = learner; torch.set_num_threads(was)
+    finally: torch.set_num_threads(was)
     out = capsys.readouterr().out
     assert {n for n,_,_ in seen}=={1} and {s for _,s,v in seen if v=='tune'}=={1000,1001} and {s for _,s,v in seen if v=='test'}=={0,1}
     assert (tmp_path/'demo.png').stat().st_size>10_000 and isinstance(res, Comparison)
-    lines = [l for l in out.splitlines() if l.split(' ')[0] or 'fit_' in l]
     for row in res.table().itertuples():
         line = next(l for l in out.splitlines() if f' {row.arm} ' in f' {l} ' and f' {row.n_epoch} ' in l)
-        assert f'{100*row.accuracy:.2f}'.rstrip('0').rstrip('.') in line
+        assert f'{100*row.accuracy:.2f}'.rstrip('0').rstrip('.') in line and ('against fit_one_cycle' in out)
     assert sorted(zip(res.table().arm, res.table().n_epoch))==sorted([*((k,1) for k in demo_fits), ('multistep',3)])
 
+def test_digits_learner():
+    learn = module.digits_learner(0, 'tune')
+    assert len(learn.dls.valid_ds)==297 and len(learn.dls.train)==20 and {o.item() for o in learn.dls.one_batch()[1]}<=set(range(10))
+    a,b = (sum(float(p.detach().sum()) for p in module.digits_learner(s).model.parameters()) for s in (0,0))
+    assert a==b
+
 @pytest.mark.parametrize('bad', [dict(n_epoch=0), dict(n_epoch='x'), dict(seeds=0), dict(lrs=(.1,))])
-def test_demo_refuses(bad):
+def test_demo_refuses(bad, seen):
+    "Before anything trains"
     threads = torch.get_num_threads()
     with pytest.raises(ValueError, match=next(iter(bad))): demo(**{**dict(n_epoch=1, seeds=1, out=None), **bad})
-    assert torch.get_num_threads()==threads
+    assert torch.get_num_threads()==threads and not seen
 
 def test_recipes(capsys):
     main(['recipes'])
@@ -82,7 +101,7 @@ def test_no_download_is_one_line(tmp_path, capsys, monkeypatch):
 def test_cli_fits_are_the_ready_ones():
     assert list(cli_fits.values())==list(ready_fits.values()) and all(',' not in k and ' ' not in k for k in cli_fits)
 
-def test_compare(tmp_path, capsys):
+def test_compare(seen, tmp_path, capsys):
     "A second call finds every run in the logs"
     log = tmp_path/'log.jsonl'
     args = ['compare', '--fits', 'fit_superconv,multistep', '--n_epoch', '1', '--seeds', '2', '--lrs', '.03,.1,.3', '--path', str(log), '--out', str(tmp_path/'f.png')]
@@ -91,7 +110,7 @@ def test_compare(tmp_path, capsys):
     assert len(lines)==1+2*2 and (tmp_path/'f.png').exists() and 'fit_superconv' in first and 'multistep' in first
     stamp = log.read_bytes(),Path(f'{log}.tune').read_bytes()
     main(args)
-    assert (log.read_bytes(),Path(f'{log}.tune').read_bytes())==stamp and capsys.readouterr().out==first
+    assert (log.read_bytes(),Path(f'{log}.tune').read_bytes())==stamp and capsys.readouterr().out==first[first.index('\ndigits:'):]
 
 def test_compare_on_images(folder, capsys):
     write = dict(data='mnist', fits=['fit_one_cycle'], n_epoch=[1], seeds=1, lrs=[.01,.03,.1], n_train=100, folder=folder, device='cpu')

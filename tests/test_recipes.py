@@ -331,6 +331,6 @@ def test_imagenet_folders(tmp_path, monkeypatch):
         def forward(self, x): return self.fc(x.mean((2,3)))
     monkeypatch.setitem(nets, 'resnet50', Pool)
     learn = learner_of(replace(recipes['resnet50-wd3e-6'], size=8), scale=1e-6, folder=tmp_path, device='cpu')
-    assert [len(dl.dataset) for dl in learn.dls.loaders] == [100,500] and len(learn.dls.train)==2
+    assert [len(dl.dataset) for dl in learn.dls.loaders] == [100,500] and len(learn.dls.train)==3
     x,y = learn.dls.one_batch()
-    assert x.shape==(50,3,8,8) and set(y.tolist())=={0,1} # of both classes
+    assert x.shape==(32,3,8,8) and set(y.tolist())=={0,1} # of both classes
