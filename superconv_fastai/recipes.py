@@ -8,12 +8,13 @@ Docs: https://superconv.github.io/superconv_fastai/recipes.html.md"""
 __all__ = ['nets', 'recipes', 'Recipe', 'recipe_table', 'GhostBatchNorm2d', 'ghost_norm', 'BatchStatistics', 'nesterov_step',
            'find_recipe', 'learner_of', 'fit_recipe', 'RecipeRun', 'run_recipe']
 
-# %% ../nbs/recipes.ipynb #df9a5922
+# %% ../nbs/recipes.ipynb #ccee5bab
 import difflib, json, math, os, time
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatch
 from fastai.basics import *
 from fastai.callback.all import *
+from fastprogress.fastprogress import progress_bar
 from .core import *
 from .data import *
 from .models import *
@@ -461,7 +462,7 @@ def _out_file(path):
     path = Path(path) if isinstance(path, (str,os.PathLike)) else refuse('path', path, 'None or a path')
     return path if path.parent.is_dir() and not path.is_dir() else refuse('path', str(path), 'a file in a folder that exists')
 
-# %% ../nbs/recipes.ipynb #8fe0bb2d
+# %% ../nbs/recipes.ipynb #f2cd23a2
 def _device(device):
     "The device, if it is there"
     if device is None: return default_device()
@@ -510,8 +511,19 @@ def _range_test(learn, r):
     rows = [[int(round(lr/r.lr_max*r.steps)), float(t), float(v), 100*float(s)] for lr,t,v,s in zip(test.lrs, test.train_losses, test.valid_losses, test.scores)]
     return dict(epochs=rows, accuracy=max(row[-1] for row in rows), said=f'range test: {test.verdict.reason}')
 
+class _EpochBar(Callback):
+    "One bar for the whole run"
+    order,run_valid = ProgressCallback.order,False
+    def before_fit(self):
+        self.bar = progress_bar(range(self.n_epoch), leave=False)
+        self.bar.update(0)
+    def after_epoch(self):
+        self.bar.comment = f'held-out accuracy {self.recorder.log[-1]:.3f}'
+        self.bar.update(self.epoch+1)
+    def after_fit(self): self.bar.on_iter_end()
+
 def _train(learn, r):
-    fit_recipe(learn, r)
+    with learn.no_bar(), learn.added_cbs(_EpochBar()): fit_recipe(learn, r)
     n = len(learn.dls.train)
     rows = [[n*i, float(v[0]), float(v[1]), 100*float(v[2])] for i,v in enumerate(learn.recorder.values, 1)]
     if len(rows)==_epochs_of(r, learn): return dict(epochs=rows, accuracy=rows[-1][-1])
