@@ -197,7 +197,7 @@ _first = [
     _clr('fig10b-wd1e-5',       'Fig. 10b', None, 88.28, wd=1e-5),
     _clr('fig10b-wd1e-6',       'Fig. 10b', None, 87.25, wd=1e-6)]
 
-# %% ../nbs/recipes.ipynb #201a3859
+# %% ../nbs/recipes.ipynb #2c06dd98
 def _n(epochs, n_train=50_000, bs=512): return int(epochs*n_train/bs)
 
 def _smith(name, where, epochs, leg=None, lr=None, published=None, sd=None, replication=None, n_train=50_000, bs=512, moms=(.95,.85,.95), **kwargs):
@@ -251,7 +251,7 @@ _momentum = [*_table1('',                      [92.0, 91.4, 90.8, 91.4, 92.1], 9
              *_table1('-three-layer',          [81.3, 80.2, 79.5, 80.2, 81.2], 25, 11, (.0005,.005), **_three),
              *_table1('-three-layer-constant', [80.8, 80.9, 80.2, 81.0, 81.0], 25, 11, (None,.0005), **_three, policy='constant')]
 _momentum[0] = replace(_momentum[0], published_sd=.2)
-_momentum[4] = replace(_momentum[4], replication=92.1, note='Two logs: 92.0 and 92.1 %')
+_momentum[4] = replace(_momentum[4], replication=92.1, note='The log: 92.0 to 92.1 %')
 
 # %% ../nbs/recipes.ipynb #a0c7cfc4
 _imagenet = dict(data='imagenet', n_train=1_281_167, n_valid=50_000, aug='mirror')
