@@ -484,7 +484,7 @@ def _out_file(path):
     path = Path(path) if isinstance(path, (str,os.PathLike)) else refuse('path', path, 'None or a path')
     return path if path.parent.is_dir() and not path.is_dir() else refuse('path', str(path), 'a file in a folder that exists')
 
-# %% ../nbs/recipes.ipynb #84cf6f6b
+# %% ../nbs/recipes.ipynb #bb108942
 def _device(device):
     "The device, if it is there"
     if device is None: return default_device()
@@ -541,7 +541,7 @@ class _EpochBar(Callback):
         self.bar = progress_bar(range(self.n_epoch), leave=False)
         self.bar.update(0)
     def after_epoch(self):
-        self.bar.comment = f'held-out accuracy {self.recorder.log[-1]:.3f}'
+        self.bar.comment = f'held-out accuracy {self.recorder.values[-1][-1]:.3f}'
         self.bar.update(self.epoch+1)
     def after_fit(self): self.bar.on_iter_end()
 
