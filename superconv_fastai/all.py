@@ -6,3 +6,4 @@ from .regularization import *
 from .compare import *
 from .data import *
 from .models import *
+from .recipes import *

@@ -1,0 +1,138 @@
+"The `superconv` command."
+import json, subprocess, sys
+from pathlib import Path
+import pytest, torch
+from fastai.basics import *
+from superconv_fastai.cli import *
+from fastai.callback.all import *
+from superconv_fastai.compare import Comparison, ready_fits
+from superconv_fastai.data import *
+from superconv_fastai.recipes import RecipeRun, recipes
+from test_recipes import folder, tiny, write_mnist
+import superconv_fastai.cli as module
+for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
+
+def refused(capsys, *args):
+    "What a call that cannot be done prints: one line, status 2"
+    with pytest.raises(SystemExit) as e: main(list(args))
+    out,err = capsys.readouterr()
+    assert e.value.code==2 and err.endswith('\n') and err.count('\n')==1 and 'Traceback' not in err, err
+    return err
+
+@pytest.fixture
+def seen(monkeypatch):
+    "A smaller network and fewer images for the demo; threads, seed and split of each learner it made"
+    calls = []
+    def learner(seed, valid='test'):
+        calls.append((torch.get_num_threads(), seed, valid))
+        set_seed(seed)
+        (x,y),held = digits('train'),digits(valid)
+        return Learner(tensor_dls((x[:200],y[:200]), held, 50, 'cpu'), nn.Sequential(nn.Flatten(), nn.Linear(64,10)), loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), metrics=accuracy)
+    monkeypatch.setattr(module, 'digits_learner', learner)
+    return calls
+
+def test_demo(seen, tmp_path, capsys):
+    "The table says what the comparison holds; one thread while it runs, as many as before afterwards; tuned on other seeds and data"
+    was = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        res = demo(n_epoch=1, seeds=2, lrs=(.03,.1,.3), out=tmp_path/'demo.png')
+        assert torch.get_num_threads()==2
+    finally: torch.set_num_threads(was)
+    out = capsys.readouterr().out
+    assert {n for n,_,_ in seen}=={1} and {s for _,s,v in seen if v=='tune'}=={1000,1001} and {s for _,s,v in seen if v=='test'}=={0,1}
+    assert (tmp_path/'demo.png').stat().st_size>10_000 and isinstance(res, Comparison)
+    for row in res.table().itertuples():
+        line = next(l for l in out.splitlines() if f' {row.arm} ' in f' {l} ' and f' {row.n_epoch} ' in l)
+        assert f'{100*row.accuracy:.2f}'.rstrip('0').rstrip('.') in line and ('against fit_one_cycle' in out)
+    assert sorted(zip(res.table().arm, res.table().n_epoch))==sorted([*((k,1) for k in demo_fits), ('multistep',3)])
+
+def test_digits_learner():
+    learn = module.digits_learner(0, 'tune')
+    assert len(learn.dls.valid_ds)==297 and len(learn.dls.train)==20 and {o.item() for o in learn.dls.one_batch()[1]}<=set(range(10))
+    a,b = (sum(float(p.detach().sum()) for p in module.digits_learner(s).model.parameters()) for s in (0,0))
+    assert a==b
+
+@pytest.mark.parametrize('bad', [dict(n_epoch=0), dict(n_epoch='x'), dict(seeds=0), dict(lrs=(.1,))])
+def test_demo_refuses(bad, seen):
+    "Before anything trains"
+    threads = torch.get_num_threads()
+    with pytest.raises(ValueError, match=next(iter(bad))): demo(**{**dict(n_epoch=1, seeds=1, out=None), **bad})
+    assert torch.get_num_threads()==threads and not seen
+
+def test_recipes(capsys):
+    main(['recipes'])
+    out = capsys.readouterr().out
+    assert all(f'{name} ' in out for name in recipes) and len(out.splitlines())==len(recipes)+1
+    main(['recipes', 'fig6b*'])
+    assert len(capsys.readouterr().out.splitlines())==5
+    main(['recipes', 'dawnbench'])
+    out = capsys.readouterr().out
+    assert 'wrn22' in out and '94.19' in out and 'crop+mirror' in out
+    assert 'no recipe' in refused(capsys, 'recipes', 'nothing*')
+
+def test_run(folder, tmp_path, capsys):
+    main(['run', 'lenet-12', '--scale', '.004', '--seed', '3', '--data', str(folder), '--device', 'cpu', '--out', str(tmp_path/'run.json')])
+    out = capsys.readouterr().out
+    run = RecipeRun.load(tmp_path/'run.json')
+    assert f'{run.accuracy:.2f} %' in out and '99.25 %' in out and 'at scale 0.004' in out and run.seed==3
+
+def test_run_refuses(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('SUPERCONV_DATA', str(folder))
+    assert 'fig1a' in refused(capsys, 'run', 'fig1')
+    assert 'scale' in refused(capsys, 'run', 'lenet-12', '--scale', '2')
+    assert 'scale' in refused(capsys, 'run', 'lenet-12', '--scale', 'half')
+    assert 'lenet-12' not in refused(capsys, 'run')
+    assert 'needs a GPU' in refused(capsys, 'run', 'inception-wd3e-6', '--device', 'cpu')
+    assert 'imagenet' in refused(capsys, 'run', 'resnet50-wd1e-6', '--scale', '1e-5', '--device', 'cpu')
+    assert str(tmp_path) in refused(capsys, 'run', 'fig1a', '--folder', str(tmp_path))
+    assert 'folder that exists' in refused(capsys, 'run', 'lenet-12', '--scale', '.004', '--out', str(tmp_path/'no'/'x.json'))
+    assert 'invalid choice' in refused(capsys, 'dance')
+
+def test_no_download_is_one_line(tmp_path, capsys, monkeypatch):
+    from urllib.error import URLError
+    def fail(*args, **kwargs): raise URLError('no route')
+    import superconv_fastai.data as data
+    monkeypatch.delenv('SUPERCONV_DATA', raising=False)
+    monkeypatch.setattr(data, 'untar_data', fail)
+    err = refused(capsys, 'run', 'fig1a')
+    assert 'no route' in err and 'SUPERCONV_DATA' in err
+
+def test_cli_fits_are_the_ready_ones():
+    assert list(cli_fits.values())==list(ready_fits.values()) and all(',' not in k and ' ' not in k for k in cli_fits)
+
+def test_compare(seen, tmp_path, capsys):
+    "A second call finds every run in the logs"
+    log = tmp_path/'log.jsonl'
+    args = ['compare', '--fits', 'fit_superconv,multistep', '--n_epoch', '1', '--seeds', '2', '--lrs', '.03,.1,.3', '--path', str(log), '--out', str(tmp_path/'f.png')]
+    main(args)
+    first,lines = capsys.readouterr().out,log.read_text().splitlines()
+    assert len(lines)==1+2*2 and (tmp_path/'f.png').exists() and 'fit_superconv' in first and 'multistep' in first
+    stamp = log.read_bytes(),Path(f'{log}.tune').read_bytes()
+    main(args)
+    assert (log.read_bytes(),Path(f'{log}.tune').read_bytes())==stamp and capsys.readouterr().out==first[first.index('\ndigits:'):]
+
+def test_compare_on_images(folder, capsys):
+    write = dict(data='mnist', fits=['fit_one_cycle'], n_epoch=[1], seeds=1, lrs=[.01,.03,.1], n_train=100, folder=folder, device='cpu')
+    res = compare(**write)
+    assert res.ends.step.tolist()==[1] and 'mnist' in capsys.readouterr().out
+
+def test_compare_refuses(folder, capsys):
+    assert 'fit_one_cycle' in refused(capsys, 'compare', '--fits', 'hope')
+    assert 'n_epoch' in refused(capsys, 'compare', '--n_epoch', '0')
+    assert 'n_epoch' in refused(capsys, 'compare', '--n_epoch', 'many')
+    assert 'lrs' in refused(capsys, 'compare', '--lrs', '.1')
+    assert "data='imagenet'" in refused(capsys, 'compare', '--data', 'imagenet')
+
+def test_interrupt(monkeypatch, capsys):
+    def stop(**kwargs): raise KeyboardInterrupt
+    monkeypatch.setattr(module, 'demo', stop)
+    with pytest.raises(SystemExit) as e: main(['demo'])
+    assert e.value.code==130 and capsys.readouterr().err=='superconv: interrupted\n'
+
+def test_as_a_process(folder, tmp_path):
+    "`python -m superconv_fastai`"
+    args = ['run', 'lenet-12', '--scale', '.002', '--data', str(folder), '--device', 'cpu', '--out', str(tmp_path/'r.json')]
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'superconv_fastai', *args], capture_output=True, text=True)
+    assert r.returncode==0 and 'published' in r.stdout, r.stderr
+    assert json.loads((tmp_path/'r.json').read_text())['scale']==.002

@@ -1,0 +1,336 @@
+"The papers' recipes: complete, right against the authors' logs, and runnable."
+import gzip, json, math, os
+from dataclasses import replace
+from pathlib import Path
+import numpy as np, pytest, torch
+from fastai.basics import *
+from fastai.callback.all import *
+from superconv_fastai.recipes import *
+from superconv_fastai.recipes import BatchStatistics, _at, _epochs_of
+from superconv_fastai.schedule import policies
+for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
+
+traces = {r['run']:r for r in json.loads((Path(__file__).parent/'data'/'authors_1cycle_traces.json').read_text())['runs']}
+names = list(recipes)
+
+# ---- data in the published formats ----
+
+def write_mnist(folder, n=300, n_test=500):
+    "Squares whose place is the class, in noise"
+    (folder/'mnist').mkdir()
+    rng = np.random.RandomState(0)
+    for split,k in (('train',n),('t10k',n_test)):
+        y = np.arange(k)%10
+        x = rng.randint(0, 60, (k,28,28))
+        for img,c in zip(x, y): img[2+4*(c//4):8+4*(c//4), 2+6*(c%4):8+6*(c%4)] += 150
+        for what,shape,a in (('images-idx3',(k,28,28),x), ('labels-idx1',(k,),y)):
+            head = bytes((0,0,8,len(shape))) + np.array(shape, '>u4').tobytes()
+            with gzip.open(folder/'mnist'/f'{split}-{what}-ubyte.gz', 'wb') as f: f.write(head + a.astype(np.uint8).tobytes())
+
+def write_cifar(folder, n_classes, n=60, n_test=500):
+    rng = np.random.RandomState(1)
+    def record(k): return np.concatenate([*[(np.arange(k)%n_classes)[:,None]]*(1 if n_classes==10 else 2), rng.randint(0, 256, (k,3072))], 1).astype(np.uint8)
+    d = folder/('cifar-10-batches-bin' if n_classes==10 else 'cifar-100-binary')
+    d.mkdir()
+    if n_classes==10: files = {f'data_batch_{i}':n for i in range(1,6)} | {'test_batch':n_test}
+    else: files = dict(train=5*n, test=n_test)
+    for name,k in files.items(): record(k).tofile(d/f'{name}.bin')
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory):
+    res = tmp_path_factory.mktemp('data')
+    write_mnist(res); write_cifar(res, 10); write_cifar(res, 100)
+    return res
+
+def small(**kwargs): return Recipe(**{**dict(name='own', paper='none', where='none', net='lenet', data='mnist', aug='none', n_train=200, n_valid=100, bs=50, steps=12, lr_max=.05, lr_min=.01, stepsize=5), **kwargs})
+
+# ---- the numbers ----
+
+@pytest.mark.parametrize('name', names)
+def test_recipe_adds_up(name):
+    r = recipes[name]
+    assert r.name==name and r.net in nets and r.paper and r.where
+    assert r.published is not None or r.replication is not None or r.note # something to compare with, or why not
+    assert all(v is None or 5<v<100 for v in (r.published, r.replication))
+    if r.policy in policies:
+        assert 0 < r.lr_min < r.lr_max and 4.9 < r.div < 40.1
+        tail = 1-2*r.stepsize/r.steps
+        assert (tail==0 if r.paper=='1708.07120' else 0<tail<.26), tail
+    if r.policy=='multistep': assert sorted(r.at)==list(r.at) and 0<r.gamma<1
+    lr,mom = r.schedules()
+    at = [0, r.steps//3, r.steps//2, r.steps-1]
+    assert all(0 <= lr(s) <= r.lr_max*(1+1e-12) and 0 <= mom(s) < 1 for s in at)
+    assert lr(0)==pytest.approx(r.lr_min or (r.lr_max/r.steps if r.policy=='range test' else r.lr_max))
+    assert r.wd_how=='L2' and r.wd_norm_bias and r.bs%r.ghost_bs==0 if r.ghost_bs else True
+
+def test_every_family_is_there():
+    "Both papers' figures and tables, DAWNBench; nothing twice"
+    for prefix,n in dict(fig1a=2, fig1b=5, fig2b=3, fig4=3, fig6a=8, fig6b=4, fig7=3, fig8=5, fig9=5, fig10=6, table1=5, wrn32=7, densenet40=7, lenet=6, cifar100=7, momentum=20, resnet50=3, inception=3, dawnbench=1).items():
+        assert sum(k.startswith(prefix) for k in names)==n, prefix
+    settings = [tuple(str(v) for k,v in vars(r).items() if k not in ('name','where','published','published_sd','replication','note')) for r in recipes.values()]
+    assert len(set(settings))==len(settings)
+
+@pytest.mark.parametrize('name,leg,steps', [('momentum-95',4003,9277), ('cifar100-145',3417,7080), ('densenet40-50',2148,4882), ('wrn32-50',2246,4882), ('wrn32-100',4394,9765),
+                                            ('fig1a',5000,10_000), ('fig1b-2k',1000,2000), ('resnet50-wd3e-6',95_000,200_000), ('inception-wd3e-6',108_000,220_000)])
+def test_lengths_are_those_of_the_logs(name, leg, steps):
+    assert (recipes[name].stepsize, recipes[name].steps) == (leg,steps)
+
+@pytest.mark.parametrize('name,run,moms', [('cifar100-145','c100Resnet56_C100Res1CycLR.1001.2CM0.95.85WD1e-4Epoch145BS256g_1',None),
+                                           ('densenet40-50','genDensenet40_Den1CycLR.1004M0.9WD1e-6Epoch50BS128c_1',(.9,.8,.9))])
+def test_lr_and_momentum_of_the_authors_logs(name, run, moms):
+    r = recipes[name] if moms is None else replace(recipes[name], moms=moms)
+    lr,mom = r.schedules()
+    for step,l,m in traces[run]['trace']: assert lr(step)==pytest.approx(l, rel=2e-5) and mom(step)==pytest.approx(m, abs=2e-6), step
+
+def test_momentum_at_the_end_of_the_imagenet_runs():
+    "0.917 in the log of ResNet-50; the Inception runs fell to 0.930 and never rose"
+    assert recipes['resnet50-wd1e-6'].schedules()[1](199_999)==pytest.approx(.9167, abs=1e-4)
+    mom = recipes['inception-wd3e-6'].schedules()[1]
+    vs = [mom(s) for s in range(0, 220_000, 1000)]
+    assert all(a>b for a,b in zip(vs, vs[1:])) and mom(219_999)==pytest.approx(.930, abs=5e-4)
+
+def test_baselines():
+    "What Caffe's policies say"
+    lr = recipes['fig1a-multistep'].schedules()[0]
+    assert [lr(s) for s in (0, 49_999, 50_000, 69_999, 70_000, 79_999)] == pytest.approx([.35, .35, .035, .035, .0035, .0035])
+    lr = recipes['densenet40-400-multistep'].schedules()[0] # falls logged at 19531, 29296, 34178 and 36619
+    assert recipes['densenet40-400-multistep'].steps==39062
+    for i,s in enumerate((19531, 29296, 34178)): assert lr(s-3)==pytest.approx(.1*.316**i) and lr(s+3)==pytest.approx(.1*.316**(i+1))
+    assert lr(36619+5)==pytest.approx(.1*.316**5)
+    lr = recipes['lenet-inv'].schedules()[0]
+    assert lr(5000)==pytest.approx(.01*(1+1e-4*5000)**-.75)
+    lr = recipes['resnet50-baseline'].schedules()[0]
+    assert lr(19_999)==.1 and lr(20_000)==pytest.approx(.094) and lr(1_339_999)==pytest.approx(.1*.94**66)
+
+def test_batch_of_eight_gpus():
+    assert all((r.bs,r.ghost_bs) in ((1000,125),(800,100),(1536,192),(512,64),(256,32)) for r in recipes.values() if r.paper=='1708.07120')
+
+# ---- scaling ----
+
+@pytest.mark.parametrize('name', names)
+@pytest.mark.parametrize('scale', [.3, .05, 1e-6])
+def test_scaled(name, scale):
+    full = recipes[name]
+    r = full.scaled(scale)
+    assert r.n_train==max(100, round(full.n_train*scale)) and r.steps==max(10, round(full.steps*scale)) and r.n_valid==max(500, round(full.n_valid*scale))
+    assert 2*r.bs<=r.n_train and (r.ghost_bs is None or r.bs%r.ghost_bs==0)
+    if full.bs<=.5*r.n_train: assert r.bs==full.bs
+    same = set(r.reductions(full)) - {'n_train','n_valid','steps','bs','ghost_bs','stepsize','mom_stepsize'}
+    assert not same
+    if r.policy in policies:
+        assert 2*r.stepsize<=r.steps
+        if scale==.3: # the schedule in proportion
+            (a,ma),(b,mb) = full.schedules(),r.schedules()
+            for p in (0, .2, .4, .6, .8): assert b(int(p*r.steps))==pytest.approx(a(int(p*full.steps)), abs=.01*r.lr_max) and mb(int(p*r.steps))==pytest.approx(ma(int(p*full.steps)), abs=.002)
+
+def test_scale_one_is_the_recipe():
+    assert all(r.scaled(1)==r and r.scaled(1).reductions(r)=={} for r in recipes.values())
+
+@pytest.mark.parametrize('scale', [0, -1, 1.5, math.nan, 'half', None, True])
+def test_bad_scale(scale):
+    with pytest.raises(ValueError, match='scale='): recipes['fig1a'].scaled(scale)
+
+@pytest.mark.parametrize('bad', [dict(policy='hope'), dict(opt='Lion'), dict(wd_how='both'), dict(bn_eval='test'), dict(pixels='raw'), dict(net='vgg'), dict(bs=0), dict(steps=2.5), dict(bs=50, ghost_bs=20), dict(stepsize=None)])
+def test_bad_recipe(bad):
+    with pytest.raises(ValueError, match=next(reversed(bad))): small(**bad)
+
+# ---- settings in which fastai and Caffe differ ----
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv,self.bn,self.fc = nn.Conv2d(1, 4, 5, stride=4, bias=False),nn.BatchNorm2d(4),nn.Linear(4*36, 10)
+    def forward(self, x): return self.fc(F.relu(self.bn(self.conv(x))).flatten(1))
+
+@pytest.fixture
+def tiny(monkeypatch): monkeypatch.setitem(nets, 'lenet', lambda n_in, n_out, **kwargs: Net())
+
+def caffe(model, batches, lr, mom, wd, nesterov, decoupled, skip):
+    "Caffe's update, one number at a time as it were: v = mom*v + lr*(g + wd*w); Nesterov steps by (1+mom)*v_new - mom*v_old"
+    v = {n: torch.zeros_like(p) for n,p in model.named_parameters()}
+    for x,y in batches:
+        model.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        with torch.no_grad():
+            for n,p in model.named_parameters():
+                w = 0 if any(s in n for s in skip) else wd
+                g = p.grad + (0 if decoupled else w*p)
+                old,v[n] = v[n],mom*v[n] + lr*g
+                if decoupled: p *= 1-lr*w
+                p -= (1+mom)*v[n]-mom*old if nesterov else v[n]
+
+@pytest.mark.parametrize('nesterov', [False, True])
+@pytest.mark.parametrize('wd_how', ['L2','decoupled'])
+@pytest.mark.parametrize('wd_norm_bias', [True, False])
+def test_optimizer_is_caffes(folder, tiny, nesterov, wd_how, wd_norm_bias):
+    "Six steps at a constant LR, held against the update written out"
+    r = small(policy='constant', lr_max=.05, wd=.1, nesterov=nesterov, wd_how=wd_how, wd_norm_bias=wd_norm_bias)
+    learn = learner_of(r, folder=folder, device='cpu')
+    ref = deepcopy(learn.model)
+    seen = []
+    class Keep(Callback):
+        def before_batch(self):
+            if self.training: seen.append((self.x.clone(), self.y.clone()))
+    learn.add_cb(Keep())
+    fit_recipe(learn, replace(r, steps=8))
+    caffe(ref, seen, .05, .9, .1, nesterov, wd_how=='decoupled', () if wd_norm_bias else ('bn.','bias'))
+    assert len(seen)==8
+    for (n,a),b in zip(learn.model.named_parameters(), ref.parameters()): torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=n)
+
+def test_both_sgds_agree(folder, tiny):
+    from superconv_fastai import recipes as module
+    r = small(nesterov=True, moms=(.95,.85,.95), wd=.01)
+    res = []
+    for f in (module._torch_sgd, module._fastai_sgd):
+        learn = learner_of(r, folder=folder, device='cpu')
+        learn.opt_func = partial(f, mom=.95, nesterov=True)
+        fit_recipe(learn, r)
+        res.append(torch.nn.utils.parameters_to_vector(learn.model.parameters()).detach())
+    torch.testing.assert_close(*res, rtol=1e-3, atol=1e-4) # the buffers differ while the LR changes only by rounding
+
+def test_ghost_batches_are_accumulated_gradients():
+    "One batch normalized in parts, against one batch for each part with the gradients added up"
+    torch.manual_seed(0)
+    one,x,y = Net(),torch.rand(40,1,28,28),torch.arange(40)%10
+    many = deepcopy(one)
+    ghost_norm(one, 10)
+    F.cross_entropy(one(x), y).backward()
+    for i in range(4): (F.cross_entropy(many(x[i::4]), y[i::4])/4).backward()
+    for a,b in zip(one.parameters(), many.parameters()): torch.testing.assert_close(a.grad, b.grad)
+    assert isinstance(one.bn, GhostBatchNorm2d) and one.bn.num_batches_tracked==1
+    parts = torch.stack([many.conv(x[i::4]).mean((0,2,3)) for i in range(4)])
+    torch.testing.assert_close(one.bn.running_mean, .1*parts.mean(0))
+    one.eval(); plain = nn.BatchNorm2d(4).eval(); plain.load_state_dict(one.bn.state_dict())
+    torch.testing.assert_close(one.bn(x[:,:,:4].expand(-1,4,-1,-1)), plain(x[:,:,:4].expand(-1,4,-1,-1)))
+
+@pytest.mark.parametrize('n', [1, 9, 10, 19, 25])
+def test_ghost_batches_that_do_not_divide(n):
+    bn = nn.BatchNorm2d(4)
+    x = torch.rand(n,4,3,3)
+    torch.testing.assert_close(ghost_norm(nn.Sequential(deepcopy(bn)), 10)(x), bn(x))
+
+def test_batch_statistics_at_evaluation(folder, tiny):
+    r = small(bn_eval='batch')
+    learn = learner_of(r, folder=folder, device='cpu')
+    before = deepcopy(learn.model.bn.state_dict())
+    loss = learn.validate()[0]
+    assert all(torch.equal(v, before[k]) for k,v in learn.model.bn.state_dict().items()) and learn.model.bn.track_running_stats
+    learn.model.train()
+    with torch.no_grad(): by_hand = np.average([float(F.cross_entropy(learn.model(x), y)) for x,y in learn.dls.valid], weights=[len(y) for _,y in learn.dls.valid])
+    assert loss==pytest.approx(by_hand, rel=1e-4)
+    assert loss!=pytest.approx(learner_of(small(), folder=folder, device='cpu').validate()[0], rel=1e-4)
+
+def test_learner_has_the_recipes_settings(folder):
+    r = recipes['cifar100-50'].scaled(.002)
+    learn = learner_of('cifar100-50', scale=.002, folder=folder, device='cpu')
+    norms = [m for m in learn.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert (learn.lr, learn.wd, learn.moms) == (.5, 1e-4, (.95,.85,.95)) and learn.dls.bs==r.bs and len(learn.dls.train_ds)==100
+    assert all(type(m) is GhostBatchNorm2d and m.momentum==.1 and m.ghost_bs==r.ghost_bs for m in norms) and len(norms)>50
+    learn.create_opt()
+    assert learn.opt.opt.defaults['nesterov'] and isinstance(learn.opt.opt, torch.optim.SGD)
+
+# ---- running ----
+
+def used(learn, recipe):
+    "LR and momentum of each step"
+    class Hypers(Callback):
+        order,rows = 80,[]
+        def before_step(self): self.rows.append([self.opt.hypers[0][k] for k in ('lr','mom')])
+    cb = Hypers(); cb.rows = []
+    learn.add_cb(cb)
+    fit_recipe(learn, recipe)
+    return np.array(cb.rows)
+
+@pytest.mark.parametrize('kwargs', [dict(policy='paper', div_final=100.), dict(policy='authors', moms=(.95,.85,.95), nesterov=True), dict(policy='cosine'), dict(policy='authors', moms=(.95,.85,.95), mom_stepsize=40),
+                                    dict(policy='constant', moms=(.95,.85,.95)), dict(policy='multistep', at=(.5,.75), gamma=.1), dict(policy='step', stepsize=3, gamma=.5), dict(policy='inv', gamma=.1, power=.75)])
+@pytest.mark.parametrize('steps', [12, 15]) # 4 batches in an epoch
+def test_a_fit_uses_the_recipes_schedules(folder, tiny, kwargs, steps):
+    r = small(**{**kwargs, 'steps':steps})
+    learn = learner_of(r, folder=folder, device='cpu')
+    n = 4*_epochs_of(r, learn)
+    got,(lr,mom) = used(learn, r),r.schedules(n)
+    assert len(got)==n and abs(n-steps)<=2
+    np.testing.assert_allclose(got[:,0], [lr(s) for s in range(n)], rtol=1e-9)
+    np.testing.assert_allclose(got[:,1], [mom(s) for s in range(n)], rtol=1e-9)
+
+@pytest.mark.parametrize('net', sorted({r.net for r in recipes.values() if r.data!='imagenet'}))
+def test_every_small_network_takes_a_step(folder, net):
+    name = min((r for r in recipes.values() if r.net==net and r.policy in policies), key=lambda r: r.name).name
+    learn = learner_of(name, scale=1e-6, folder=folder, device='cpu')
+    x,y = (t[:4] for t in learn.dls.one_batch())
+    before = [p.detach().clone() for p in learn.model.parameters()]
+    learn.create_opt(); learn.opt.set_hypers(wd=0.)
+    learn.loss_func(learn.model.train()(x), y).backward()
+    learn.opt.step()
+    assert learn.model(x).shape==(4, 100 if recipes[name].data=='cifar100' else 10)
+    assert sum(not torch.equal(a, b) for a,b in zip(before, learn.model.parameters())) > .9*len(before)
+
+def test_run(folder, tmp_path, capsys):
+    path = tmp_path/'run.json'
+    run = run_recipe('lenet-12', scale=.004, folder=folder, device='cpu', path=path)
+    said = capsys.readouterr().out
+    assert 'training images 240 instead of 60,000' in said and 'minutes' in said
+    assert run.status=='finished' and run.accuracy>50 and run.epochs[-1][-1]==run.accuracy
+    assert (run.recipe,run.full) == (recipes['lenet-12'].scaled(.004),recipes['lenet-12']) and 'images in a step 120 instead of 512' in repr(run) and '99.25' in repr(run) and 'Not a reproduction' in repr(run)
+    assert RecipeRun.load(path)==run and [p.name for p in tmp_path.iterdir()]==['run.json']
+    row = run.table().iloc[0]
+    assert (row.ours,row.published,row.scale) == (run.accuracy,99.25,.004)
+    again = run_recipe('lenet-12', scale=.004, folder=folder, device='cpu')
+    assert again.epochs==run.epochs # the seed decides all
+    assert run_recipe('lenet-12', scale=.004, seed=1, folder=folder, device='cpu').epochs!=run.epochs
+
+@pytest.mark.parametrize('opt', ['Adam','Adagrad','Adadelta'])
+def test_adaptive_methods_run(folder, opt):
+    run = run_recipe(small(opt=opt, policy='multistep', at=(.5,), gamma=.1, lr_max=.001, moms=.9 if opt=='Adam' else 0.), folder=folder, device='cpu')
+    assert run.status=='finished' and len(run.epochs)==3 and 'no number' in repr(run)
+
+def test_range_test_recipe(folder, tiny, tmp_path):
+    run = run_recipe(small(policy='range test', lr_max=1., steps=100, n_valid=200), folder=folder, device='cpu', path=tmp_path/'r.json')
+    assert run.epochs[0][0]==0 and run.epochs[-1][0]==100 and run.accuracy==max(e[-1] for e in run.epochs) and 'range test' in repr(run)
+    assert RecipeRun.load(tmp_path/'r.json').accuracy==run.accuracy
+
+def test_divergence_is_a_result(folder, tmp_path):
+    run = run_recipe(small(policy='constant', lr_max=1e12, steps=40), folder=folder, device='cpu', path=tmp_path/'r.json')
+    assert run.status=='diverged' and 0<=run.accuracy<50 and 'diverged' in repr(run)
+    assert 'NaN' not in (tmp_path/'r.json').read_text() and RecipeRun.load(tmp_path/'r.json').status=='diverged'
+
+# ---- what cannot be done ----
+
+def fails(match, *args, **kwargs):
+    with pytest.raises(ValueError, match=match): run_recipe(*args, **kwargs)
+
+def test_errors(folder, tmp_path, monkeypatch):
+    fails('fig1a', 'fig1')
+    fails('wrn32-100', 'wrn32-10')
+    fails('no recipe', None)
+    fails('SUPERCONV_DATA|folder', 'fig1a', folder=tmp_path)
+    fails('folder that exists', 'lenet-12', scale=.004, folder=folder, path=tmp_path/'no'/'r.json')
+    fails('seed', 'lenet-12', scale=.004, folder=folder, seed=-1)
+    fails('device', 'lenet-12', scale=.004, folder=folder, device='tpu9')
+    if not torch.cuda.is_available(): fails('device', 'lenet-12', scale=.004, folder=folder, device='cuda')
+    fails('needs a GPU', 'resnet50-wd3e-6', folder=folder, device='cpu')
+    fails('imagenet/train', 'resnet50-wd3e-6', scale=1e-5, folder=folder, device='cpu')
+    monkeypatch.delenv('SUPERCONV_DATA', raising=False)
+    fails('SUPERCONV_DATA', 'resnet50-wd3e-6', scale=1e-5, device='cpu')
+
+@pytest.mark.parametrize('text', ['', '{}', '[]', 'null', '{"superconv_fastai": "recipe run", "format": 1}', '{"superconv_fastai": "recipe run", "format": 1, "recipe": {"name": 3}, "full": {}}'])
+def test_bad_files(tmp_path, text):
+    (tmp_path/'r.json').write_text(text)
+    with pytest.raises(ValueError, match='recipe run'): RecipeRun.load(tmp_path/'r.json')
+
+def test_imagenet_folders(tmp_path, monkeypatch):
+    "Scaled down: some of the images, at the recipe's size"
+    from PIL import Image
+    rng = np.random.RandomState(0)
+    for split,n in (('train',70),('val',260)):
+        for c in ('a','b'):
+            (tmp_path/'imagenet'/split/c).mkdir(parents=True)
+            for i in range(n): Image.fromarray(rng.randint(0, 256, (8,8,3), dtype=np.uint8)).save(tmp_path/'imagenet'/split/c/f'{i}.png')
+    class Pool(nn.Module):
+        def __init__(self, n_out): super().__init__(); self.fc = nn.Linear(3, n_out)
+        def forward(self, x): return self.fc(x.mean((2,3)))
+    monkeypatch.setitem(nets, 'resnet50', Pool)
+    learn = learner_of(replace(recipes['resnet50-wd3e-6'], size=8), scale=1e-6, folder=tmp_path, device='cpu')
+    assert [len(dl.dataset) for dl in learn.dls.loaders] == [100,500] and len(learn.dls.train)==3
+    x,y = learn.dls.one_batch()
+    assert x.shape==(32,3,8,8) and set(y.tolist())=={0,1} # of both classes
