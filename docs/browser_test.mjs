@@ -144,27 +144,26 @@ async function theme(page, bad) { // each state once, from auto back to auto
 }
 
 let clipboard = Promise.resolve() // there is one for all pages
-function copies(...args) { return clipboard = clipboard.then(() => copy(...args)) }
-async function copy(page, bad, base, patience = 5000) { // the first and the last button
+function copies(...args) { const done = clipboard.then(() => copy(...args)); clipboard = done.catch(() => {}); return done }
+async function copy(page, bad, base, patience) { // the first and the last button
+  const paste = async () => { // no page may read the clipboard from file://
+    await page.evaluate(() => { const t = document.body.appendChild(document.createElement('textarea')); t.id = 'pasted'; t.focus() })
+    await page.keyboard.press('Control+V')
+    return page.evaluate(() => { const t = document.getElementById('pasted'); t.remove(); return t.value })
+  }
   const buttons = page.locator('.copybtn'), n = await buttons.count()
   for (const i of new Set(n ? [0, n-1] : [])) {
-    const b = buttons.nth(i), want = await b.evaluate(e => e.parentElement.querySelector('pre').innerText.replace(/\n$/, ''))
+    const b = buttons.nth(i), want = await b.evaluate(e => { e.scrollIntoView({ block: 'center' }); return e.parentElement.querySelector('pre').innerText.replace(/\n$/, '') })
     await b.hover({ force: true })
     await b.click({ force: true })
-    const done = await page.waitForFunction(([i]) => document.querySelectorAll('.copybtn')[i].classList.contains('success'), [i], { timeout: patience }).catch(() => null)
-    if (!done) { bad.push(['copy button', 'does not say that it copied']); continue }
-    let got
-    if (base === web) got = await page.evaluate(() => navigator.clipboard.readText())
-    else { // no page may read the clipboard from file://
-      await page.evaluate(() => { const t = document.body.appendChild(document.createElement('textarea')); t.id = 'pasted'; t.focus() })
-      await page.keyboard.press('Control+V')
-      got = await page.evaluate(() => { const t = document.getElementById('pasted'); t.remove(); return t.value })
-    }
+    let got = ''
+    for (const end = Date.now() + patience; got !== want && Date.now() < end; await page.waitForTimeout(100))
+      got = base === web ? await page.evaluate(() => navigator.clipboard.readText()) : await paste()
     if (got !== want) bad.push(['copy button', `copies ${JSON.stringify(got.slice(0, 40))}, not ${JSON.stringify(want.slice(0, 40))}`])
   }
 }
 
-async function checkPage(page, path, base, bad, patience = 20_000) {
+async function checkPage(page, path, base, bad, patience = 30_000) {
   await page.setViewportSize(desktop)
   await page.goto(base + path)
   await page.waitForFunction(ready, null, { timeout: patience }).catch(() => {})
@@ -178,7 +177,7 @@ async function checkPage(page, path, base, bad, patience = 20_000) {
     await page.evaluate(() => { document.body.dataset.theme = 'auto' })
     bad.push(...await page.evaluate(overflow))
     await theme(page, bad)
-    await copies(page, bad, base)
+    await copies(page, bad, base, patience)
     await page.setViewportSize(phone)
     bad.push(...await page.evaluate(overflow))
   }
@@ -304,7 +303,7 @@ async function work() {
         await search(tabs[base], base, bad)
         await choiceHolds(tabs[base], base, bad)
       }
-      if (path === withCode && base === disk) await copies(tabs[base], bad, base)
+      if (path === withCode && base === disk) await copies(tabs[base], bad, base, 30_000)
     } catch (e) { bad.push(['cannot be checked', String(e).split('\n')[0]]) }
     wrong.push(...bad.map(o => [name, ...o]))
   }
