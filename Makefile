@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning
 
-.PHONY: demo test test-slow docs export bench clean
+.PHONY: demo test test-slow docs docs-test export bench clean
 
 $(BIN)/.installed: pyproject.toml settings.ini setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3,10) and "Python 3.10 or newer is needed")'
@@ -27,6 +27,11 @@ test-slow: $(BIN)/.installed
 
 docs: $(BIN)/.installed
 	python docs/build.py
+
+# Every page of the site that `make docs` built, in a browser: needs chromium and Node.js
+docs-test: $(BIN)/.installed
+	test -f _docs/index.html || python docs/build.py
+	python docs/build.py --test
 
 # Notebooks to modules and README; notebooks cleaned
 export: $(BIN)/.installed

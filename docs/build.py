@@ -1,4 +1,4 @@
-"""Build the documentation site, `python docs/build.py`, or README.md, `python docs/build.py --readme`; from anywhere.
+"""Build the documentation site, `python docs/build.py`, or README.md, `--readme`; or open each page in a browser, `--test`; from anywhere.
 
     nbs/index.ipynb --nbdev--> `markdown` --nbconvert--> README.md
     nbs/**/*.ipynb  --nbdev--> `page` --> _proc/*.ipynb --Sphinx, myst-nb, furo--> _docs/*.html
@@ -8,7 +8,7 @@ Nothing is executed but imports and exported cells; outputs are the stored ones.
 documentation becomes a `py:` directive (`Symbol`) and a link to this site a checked reference (`links`), so that the build fails on a
 symbol, page or heading that is not there. Sphinx's own settings are in `conf.py`.
 """
-import argparse, ast, base64, difflib, hashlib, inspect, os, re, shutil, subprocess, sys, tarfile, time
+import argparse, ast, base64, difflib, hashlib, inspect, json, os, re, shutil, subprocess, sys, tarfile, time
 from fnmatch import fnmatch
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,10 +21,19 @@ from nbdev.doclinks import NbdevLookup
 from nbdev.processors import FilterDefaults
 
 # The order of the pages; the changelog follows. Each pattern takes the notebooks that none before it took; one that none takes is an error.
+tutorials = lambda s: [f'tutorials/{o}' for o in s.split()]
 PAGES = {'': ['index'],
-         'Reference': 'schedule range_test curvature regularization compare data models recipes cli runs state core'.split(),
-         'Tutorials': ['tutorials/*']}
-MATHJAX = '3.2.2', 'Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=='   # npm's sha512
+         'Learn': tutorials('understanding*'),
+         'How to': tutorials('find_the_lr train balance watch_curvature compare_fairly resume* several_gpus* cluster*'),
+         'Reference': 'schedule range_test curvature regularization compare data models recipes checkpoint cli runs state core'.split(),
+         'Evidence': tutorials('evidence* *_study fastai_traps'),
+         'Project': tutorials('against_the_others contributing'),
+         'More': ['tutorials/*']}
+NPM = {'mathjax':    ('3.2.2', 'Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=='),   # version, npm's sha512
+       'playwright-core': ('1.65.1', 'hqPpz7blSMPxWVdoeE1yiBSzXsKiVOd2k+kjCvmUywD2GPO2Dd9HfcWnq9NN0GHbNZDFgZ9JfBFr+X5/BLo0qw==')}
+LLMS = ('fastai learners trained with one cycle of very large learning rates. `from superconv_fastai.all import *` has every public name. Its faces: '
+        '`learn.lr_range_test`, `learn.fit_superconv`, `learn.regularizers`, `learn.balance_regularization`, `learn.curvature_lr_find`, `compare_fits`.')
+BROWSERS = 'chromium chromium-browser google-chrome google-chrome-stable'.split()
 
 root = Path(__file__).resolve().parent.parent
 cfg = get_config(root)
@@ -251,22 +260,47 @@ def check_readme():
     if bad: sys.exit(''.join(difflib.unified_diff(text(old), text(files), 'README.md', 'from nbs/index.ipynb')) +
                      f"\nOut of step with nbs/index.ipynb: {', '.join(bad)}. Run `python docs/build.py --readme`.")
 
-def mathjax():
-    "MathJax and its fonts in build/, so that math needs no network; fetched once, from npm"
-    ver, sha = MATHJAX
-    tgz, dest = cache/f'mathjax-{ver}.tgz', cache/'static/mathjax'
+def npm(name, wanted=lambda path: True, dest=None):
+    "Package `name` from npm in `dest`, or in build/, without its dependencies; fetched once, checked, and only the files that are wanted"
+    ver, sha = NPM[name]
+    tgz, dest = cache/f'{name}-{ver}.tgz', dest or cache/name
     if not tgz.exists():
-        if not shutil.which('npm'): sys.exit(f'docs/build.py needs npm to fetch MathJax: install Node.js, or put mathjax-{ver}.tgz from npm into {cache}')
+        if not shutil.which('npm'): sys.exit(f'docs/build.py needs npm to fetch {name}: install Node.js, or put {tgz.name} from npm into {cache}')
         cache.mkdir(exist_ok=True)
-        subprocess.run(['npm', 'pack', '--silent', f'mathjax@{ver}', '--pack-destination', cache], check=True, cwd=cache, stdout=subprocess.DEVNULL)
+        subprocess.run(['npm', 'pack', '--silent', f'{name}@{ver}', '--pack-destination', cache], check=True, cwd=cache, stdout=subprocess.DEVNULL)
     if base64.b64encode(hashlib.sha512(tgz.read_bytes()).digest()).decode() != sha: sys.exit(f'{tgz} is not what was expected: delete it and try again')
     shutil.rmtree(dest, ignore_errors=True)
     with tarfile.open(tgz) as t:
         for m in t.getmembers():
-            rel = m.name.removeprefix('package/es5/')
-            if m.isfile() and (rel == 'tex-chtml-full.js' or rel.startswith('output/chtml/fonts/woff-v2/')):
+            rel = m.name.removeprefix('package/')
+            if m.isfile() and wanted(rel):
                 (dest/rel).parent.mkdir(parents=True, exist_ok=True)
                 (dest/rel).write_bytes(t.extractfile(m).read())
+    return dest
+
+def mathjax():
+    "MathJax and its fonts for the site, so that math needs no network"
+    npm('mathjax', lambda p: p=='es5/tex-chtml-full.js' or p.startswith('es5/output/chtml/fonts/woff-v2/'), cache/'static/mathjax')
+
+def llms(sections, plain):
+    "llms.txt (llmstxt.org): the pages as plain markdown, a line for each. `plain` has the markdown by name"
+    def line(name):
+        if not (m := re.search(r'^> *(.+)', plain[name], re.M)): sys.exit(f'nbs/{name}.ipynb has no subtitle (`> ...`) below its H1')
+        return f"- [{Path(name).name.replace('_', ' ')}]({site}{name}.html.md): " + _re_link.sub(r'\2', m[1]).strip()
+    title = f"# {cfg.lib_name}\n\n> {line('index').split(': ', 1)[1]}\n\n{LLMS}"
+    return '\n\n'.join([title, *(f"## {k or 'Start here'}\n\n" + '\n'.join(map(line, v)) for k,v in sections.items() if v)]) + '\n'
+
+def open_links(name):
+    "Where a reader can open the notebook of page `name`, in HTML. In Colab only what installs itself there"
+    path = nbs/f'{name}.ipynb'
+    to = {'Notebook': blob + path.relative_to(root).as_posix(), 'Markdown': f'{path.stem}.html.md'}
+    if '[ -e /content ]' in path.read_text(encoding='utf-8'): to['Colab'] = to['Notebook'].replace('https://github.com', 'https://colab.research.google.com/github')
+    return '<p class="open">' + ' '.join(f'<a href="{v}">{k}</a>' for k,v in to.items()) + '</p>'
+
+def sphinx(source, dest, doctrees):
+    "Run Sphinx; warnings are errors, and so are references to what is not there (`-n`)"
+    from sphinx.cmd.build import main
+    if rc := main(['-q', '-W', '--keep-going', '-n', '-c', str(root/'docs'), '-d', str(doctrees), '-E', str(source), str(dest)]): sys.exit(rc)
 
 def build():
     "The site"
@@ -280,30 +314,42 @@ def build():
         plain[name] = markdown(nbformat.from_dict(nb), name)
         (proc/f'{name}.ipynb').parent.mkdir(parents=True, exist_ok=True)
         if name == 'index': nb.cells.append(markdown_cell(toctrees(sections)))
+        head, *rest = nb.cells[1].source.split('\n\n', 1)
+        nb.cells[1].source = '\n\n'.join([head, open_links(name), *rest])
         nbformat.write(page(nb, name), proc/f'{name}.ipynb')
     if (log := root/'CHANGELOG.md').exists():
         (proc/'changelog.md').write_text(links(NbdevLookup().linkify(log.read_text(encoding='utf-8')), '../CHANGELOG'), encoding='utf-8')
-    from sphinx.cmd.build import main
-    rc = main(['-q', '-W', '--keep-going', '-n', '-c', str(root/'docs'), '-d', str(cache/'doctrees'), '-E', str(proc), str(cache/'html')])
-    if rc: sys.exit(rc)
+    sphinx(proc, cache/'html', cache/'doctrees')
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(cache/'html', out)
     for name,md in plain.items(): (out/f'{name}.html.md').write_text(md, encoding='utf-8')   # nbdev's module docstrings lead here
+    (out/'llms.txt').write_text(llms(sections, plain), encoding='utf-8')
 
 def toctrees(sections):
     tree = lambda caption, pages: '\n'.join(['```{toctree}', ':hidden:', *([f':caption: {caption}'] if caption else []), '', *pages, '```'])
-    log = {'Project': ['changelog']} if (root/'CHANGELOG.md').exists() else {}
-    return '\n\n'.join(tree(k, v) for k,v in {**sections, **log}.items() if k and v)
+    if (root/'CHANGELOG.md').exists(): sections = {**sections, 'Project': [*sections.get('Project', []), 'changelog']}
+    return '\n\n'.join(tree(k, v) for k,v in sections.items() if k and v)
+
+def test():
+    "Open every page of the built site in a browser"
+    if not (out/'index.html').exists(): sys.exit('docs/build.py: there is no site to test: build it first')
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if not browser: sys.exit(f"docs/build.py: no browser to test with. One of {', '.join(BROWSERS)} must be in the PATH (Debian: apt-get install chromium)")
+    if not shutil.which('node'): sys.exit('docs/build.py: testing needs Node.js')
+    opts = dict(site=out, root=root, url=site, repo=cfg.git_url, playwright=npm('playwright-core')/'index.js', browser=browser)
+    sys.exit(subprocess.run(['node', root/'docs/browser_test.mjs', json.dumps({k:str(v) for k,v in opts.items()})]).returncode)
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description='Build the documentation site, _docs/index.html, or README.md')
     g = p.add_mutually_exclusive_group()
     g.add_argument('--readme', action='store_true', help='write README.md and its figures')
     g.add_argument('--check-readme', action='store_true', help='fail if README.md is out of step with nbs/index.ipynb, write nothing')
+    g.add_argument('--test', action='store_true', help='open every page of the built site in a browser')
     args, start = p.parse_args(), time.time()
     os.chdir(root)
     if args.check_readme: check_readme()
     elif args.readme: write_readme()
+    elif args.test: test()
     else:
         build()
         print(f"{(out/'index.html').relative_to(root)} in {time.time()-start:.0f} s")

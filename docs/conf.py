@@ -38,4 +38,4 @@ html_theme_options = {'top_of_page_buttons': [], 'footer_icons': [{'name':'Repos
                       'light_css_variables': {'color-brand-primary':'#0072B2', 'color-brand-content':'#0072B2'},
                       'dark_css_variables': {'color-brand-primary':'#56B4E9', 'color-brand-content':'#56B4E9'}}
 copybutton_selector = 'div.highlight pre:not(.cell_output pre)'
-mathjax_path = 'mathjax/tex-chtml-full.js'
+mathjax_path = 'mathjax/es5/tex-chtml-full.js'

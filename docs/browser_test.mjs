@@ -1,0 +1,318 @@
+// Opens every page of the built site in a browser and says what is wrong with it: `make docs-test`, which runs `docs/build.py --test`.
+//
+//     node docs/browser_test.mjs '{"site": "_docs", "root": ".", "url": ..., "repo": ..., "playwright": ..., "browser": ...}'
+//
+// First it breaks pages on purpose, in one way or more for each check, and stops if that is not noticed. Then each page is opened from a local
+// web server, below a path as on GitHub Pages, in both schemes, at desktop and phone width, and once more from file://.
+import { createServer } from 'node:http'
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs'
+import { basename, extname, join, relative, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+
+const opts = JSON.parse(process.argv[2]), site = resolve(opts.site), start = Date.now()
+const { chromium } = (await import(pathToFileURL(opts.playwright))).default
+const files = readdirSync(site, { recursive: true }).filter(f => statSync(join(site, f)).isFile()).map(f => f.replaceAll('\\', '/')).sort()
+const pages = files.filter(f => f.endsWith('.html'))
+const desktop = { width: 1440, height: 1000 }, phone = { width: 390, height: 844 }
+
+// ---- the site, from a web server that can serve a broken file, and from the disk ----
+
+const mime = { '.html': 'text/html; charset=utf-8', '.css': 'text/css', '.js': 'text/javascript', '.svg': 'image/svg+xml', '.png': 'image/png', '.woff': 'font/woff' }
+const broken = {} // path: edit of its text
+const server = createServer((req, res) => {
+  const path = decodeURIComponent(new URL(req.url, 'http://x').pathname).replace(/^\/docs\//, '')
+  if (!files.includes(path)) { res.writeHead(404); return res.end() }
+  const body = readFileSync(join(site, path))
+  res.writeHead(200, { 'content-type': mime[extname(path)] ?? 'application/octet-stream' })
+  res.end(broken[path] ? broken[path](body.toString()) : body)
+})
+await new Promise(done => server.listen(0, '127.0.0.1', done))
+const web = `http://127.0.0.1:${server.address().port}/docs/`, disk = pathToFileURL(site).href + '/'
+
+const browser = await chromium.launch({ executablePath: opts.browser, args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync', '--no-first-run', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'] })
+
+async function open(base, bad) {
+  const context = await browser.newContext({ viewport: desktop, colorScheme: 'light', reducedMotion: 'reduce' })
+  context.setDefaultTimeout(60_000) // the machine may be busy
+  if (base === web) await context.grantPermissions(['clipboard-read', 'clipboard-write'], { origin: web })
+  await context.route('**/*', r => {
+    const url = r.request().url()
+    if (url.startsWith(base)) return r.continue()
+    bad.push(['other host', url])
+    return r.abort()
+  })
+  const page = await context.newPage()
+  page.on('console', m => { if (['error', 'warning'].includes(m.type()) && !m.text().includes('net::ERR_')) bad.push(['console', m.text()]) })
+  page.on('pageerror', e => bad.push(['console', String(e)]))
+  page.on('requestfailed', r => { if (r.url().startsWith(base) && r.failure()?.errorText !== 'net::ERR_ABORTED') // aborted: by the next page
+    bad.push(['missing file', r.url()]) })
+  page.on('response', r => { if (r.status() >= 400) bad.push(['missing file', r.url()]) })
+  return page
+}
+
+// ---- what is looked at in a page; these functions run in the browser ----
+
+function ready() {
+  const code = document.querySelector('div.highlight pre:not(.cell_output pre)'), math = document.querySelector('.math')
+  return (!code || document.querySelector('.copybtn')) && (!math || window.MathJax?.startup?.promise?.then(() => document.fonts.ready).then(() => true))
+}
+
+function content() {
+  const bad = [], say = (kind, what) => bad.push([kind, what]), all = q => [...document.querySelectorAll(q)]
+  const short = e => (e.outerHTML.match(/^<[^>]*>/)[0] + e.textContent.trim()).slice(0, 90)
+  if (all('h1').length !== 1 && !document.querySelector('#search-results')) say('heading', `${all('h1').length} H1`)
+  for (const i of all('article img')) {
+    if (!i.alt.trim()) say('alt text', short(i))
+    if (!i.naturalWidth) say('missing file', i.src)
+  }
+  for (const b of all('div.highlight pre:not(.cell_output pre)')) if (!b.parentElement.querySelector('.copybtn')) say('copy button', short(b))
+  for (const m of all('.math')) {
+    const c = m.querySelector('mjx-container')
+    if (!c || !c.getBoundingClientRect().width || m.querySelector('mjx-merror, mjx-utext')) say('math', short(m))
+  }
+  if (all('mjx-container').length && ![...document.fonts].some(f => f.family.includes('MJXTEX') && f.status === 'loaded')) say('math', 'no font was loaded')
+  const walk = document.createTreeWalker(document.querySelector('article') ?? document.body, NodeFilter.SHOW_TEXT)
+  while (walk.nextNode()) {
+    const t = walk.currentNode
+    if (t.parentElement.closest('code, pre, script, style, mjx-container, .math, .text_html')) continue
+    const m = t.data.match(/\{[\w:]+\}`|\]\([^\s)]*\)|\*\*[a-z]|\$\\?\w+|\\\(|^:{3,}|```/)
+    if (m) say('raw markup', t.data.trim().slice(Math.max(0, m.index-30), m.index+60))
+  }
+  return { bad, ids: all('[id]').map(e => e.id), links: all('a[href]').map(a => a.href) }
+}
+
+function overflow() {
+  const bad = [], w = document.documentElement.clientWidth, main = document.querySelector('.content') ?? document.body
+  for (const e of [document.documentElement, main]) if (e.scrollWidth > e.clientWidth) bad.push(`${e.tagName} scrolls, ${e.scrollWidth} px wide`)
+  const scrolls = e => e && e !== main && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement))
+  for (const e of main.querySelectorAll('article *')) {
+    const r = e.getBoundingClientRect()
+    if (r.width && r.height && (r.right > w + 1 || r.left < -1) && !e.closest('mjx-assistive-mml') && !scrolls(e))
+      bad.push(`${e.outerHTML.match(/^<[^>]*>/)[0].slice(0, 80)} reaches from ${Math.round(r.left)} to ${Math.round(r.right)}`)
+  }
+  return bad.slice(0, 6).map(o => ['overflow', `${o} at a window of ${w}`])
+}
+
+function contrast() {
+  const bad = new Set, rgba = s => { const m = s.match(/[\d.]+/g).map(Number); return s.startsWith('color(') ? [...m.slice(-4, -1).map(v => 255*v), m.at(-1)] : [...m, 1].slice(0, 4) }
+  const lum = c => c.slice(0, 3).map(v => (v /= 255) <= .03928 ? v/12.92 : ((v+.055)/1.055)**2.4).reduce((s, v, i) => s + v*[.2126, .7152, .0722][i], 0)
+  const back = e => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] > .5) return c } return [255, 255, 255] }
+  const scheme = document.body.dataset.theme, walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement, s = getComputedStyle(e)
+    if (!walk.currentNode.data.trim() || e.closest('script, style, svg, mjx-assistive-mml, .headerlink, .skip-to-content, .copybtn') || !e.checkVisibility({ visibilityProperty: true, opacityProperty: true })) continue
+    const [a, b] = [lum(rgba(s.color)), lum(back(e))].sort((x, y) => y - x)
+    if ((a+.05)/(b+.05) < 3) bad.add(`${scheme}: ${walk.currentNode.data.trim().slice(0, 40)} (${s.color})`)
+  }
+  for (const i of document.querySelectorAll('article .cell_output img')) { // a figure lies on both backgrounds; much black is a picture's
+    const c = Object.assign(document.createElement('canvas'), { width: i.naturalWidth, height: i.naturalHeight }), g = c.getContext('2d')
+    if (!c.width) continue
+    g.drawImage(i, 0, 0)
+    const p = g.getImageData(0, 0, c.width, c.height).data
+    let black = 0, clear = 0
+    for (let k = 0; k < p.length; k += 4) { if (p[k+3] < 16) clear++; else if (p[k+3] > 200 && p[k] < 50 && p[k+1] < 50 && p[k+2] < 50) black++ }
+    if (clear < p.length/4*.3) bad.add(`figure with a background: ${i.alt}`)
+    else if (black > p.length/4*.002 && black < p.length/4*.05) bad.add(`figure with black text or lines: ${i.alt}`)
+  }
+  return [...bad].slice(0, 8).map(o => ['contrast', o])
+}
+
+const luminance = () => getComputedStyle(document.body).backgroundColor.match(/[\d.]+/g).slice(0, 3).reduce((s, v) => s + v/765, 0)
+
+// ---- checks: each says what is wrong as [kind, text] ----
+
+const inRepo = to => to.match(new RegExp(`^${opts.repo}/(?:blob|tree|raw)/main/([^#?]*)`))?.[1]
+const own = (to, base) => [base, opts.url].reduce((r, b) => r ?? (to === b.slice(0, -1) ? '' : to.startsWith(b) ? to.slice(b.length) : null), null)
+
+function checkLink(to, base, ids) {
+  const repo = inRepo(to), path = own(to, base)
+  if (repo !== undefined) return existsSync(join(opts.root, decodeURIComponent(repo))) ? [] : [['dead link', to]]
+  if (path === null) return /^(https:|mailto:)/.test(to) ? [] : [['dead link', to]]
+  const [file, hash] = path.split('#').map(decodeURIComponent), target = file.split('?')[0] || 'index.html'
+  if (!files.includes(target)) return [['dead link', to]]
+  return hash && ids[target] && !ids[target].has(hash) ? [['missing anchor', to]] : []
+}
+
+async function theme(page, bad) { // each state once, from auto back to auto
+  const seen = {}
+  for (let i = 0; i < 3; i++) {
+    await page.evaluate(() => document.querySelector('.theme-toggle-content .theme-toggle').click())
+    seen[await page.evaluate(() => document.body.dataset.theme)] = await page.evaluate(luminance)
+  }
+  if (!(seen.light > .8 && seen.dark < .3 && seen.auto === seen.light)) bad.push(['theme switch', JSON.stringify(seen)])
+}
+
+let clipboard = Promise.resolve() // there is one for all pages
+function copies(...args) { const done = clipboard.then(() => copy(...args)); clipboard = done.catch(() => {}); return done }
+async function copy(page, bad, base, patience) { // the first and the last button
+  const paste = async () => { // no page may read the clipboard from file://
+    await page.evaluate(() => { const t = document.body.appendChild(document.createElement('textarea')); t.id = 'pasted'; t.focus() })
+    await page.keyboard.press('Control+V')
+    return page.evaluate(() => { const t = document.getElementById('pasted'); t.remove(); return t.value })
+  }
+  const buttons = page.locator('.copybtn'), n = await buttons.count()
+  for (const i of new Set(n ? [0, n-1] : [])) {
+    const b = buttons.nth(i), want = await b.evaluate(e => { e.scrollIntoView({ block: 'center' }); return e.parentElement.querySelector('pre').innerText.replace(/\n$/, '') })
+    await b.hover({ force: true })
+    await b.click({ force: true })
+    let got = ''
+    for (const end = Date.now() + patience; got !== want && Date.now() < end; await page.waitForTimeout(100))
+      got = base === web ? await page.evaluate(() => navigator.clipboard.readText()) : await paste()
+    if (got !== want) bad.push(['copy button', `copies ${JSON.stringify(got.slice(0, 40))}, not ${JSON.stringify(want.slice(0, 40))}`])
+  }
+}
+
+async function checkPage(page, path, base, bad, patience = 30_000) {
+  await page.setViewportSize(desktop)
+  await page.goto(base + path)
+  await page.waitForFunction(ready, null, { timeout: patience }).catch(() => {})
+  const found = await page.evaluate(content)
+  bad.push(...found.bad)
+  if (base === web) {
+    for (const scheme of ['light', 'dark']) {
+      await page.evaluate(s => { document.body.dataset.theme = s }, scheme)
+      bad.push(...await page.evaluate(contrast))
+    }
+    await page.evaluate(() => { document.body.dataset.theme = 'auto' })
+    bad.push(...await page.evaluate(overflow))
+    await theme(page, bad)
+    await copies(page, bad, base, patience)
+    await page.setViewportSize(phone)
+    bad.push(...await page.evaluate(overflow))
+  }
+  return found
+}
+
+async function search(page, base, bad) {
+  const results = async q => {
+    await page.setViewportSize(desktop)
+    await page.goto(base + 'index.html')
+    await page.locator('.sidebar-search:visible').fill(q)
+    await page.keyboard.press('Enter')
+    await page.waitForURL(/search\.html/)
+    await page.waitForFunction(() => /found|did not match/.test(document.querySelector('#search-results .search-summary, #search-results p')?.textContent), null, { timeout: 60_000 })
+    return page.locator('#search-results ul.search > li')
+  }
+  try {
+    const link = (await results('fit_superconv')).locator('a').first(), to = await link.count() ? await link.getAttribute('href') : 'no place'
+    if (to !== 'schedule.html#Learner.fit_superconv') throw Error(`fit_superconv is at ${to}`)
+    await link.click()
+    await page.locator('[id="Learner.fit_superconv"]').waitFor()
+    if (await (await results('xylophone')).count()) throw Error('finds xylophone')
+  } catch (e) { bad.push(['search', String(e).split('\n')[0]]) }
+}
+
+async function choiceHolds(page, base, bad) { // a chosen scheme outlives the page; auto follows the system
+  const at = async () => { await page.goto(base + 'index.html'); return [await page.evaluate(() => document.body.dataset.theme), await page.evaluate(luminance) > .5 ? 'light' : 'dark'].join() }
+  await page.goto(base + 'index.html')
+  const seen = []
+  for (let i = 0; i < 3; i++) { await page.locator('button.theme-toggle:visible').first().click(); seen.push(await at()) }
+  await page.emulateMedia({ colorScheme: 'dark' })
+  seen.push(await at())
+  await page.emulateMedia({ colorScheme: 'light' })
+  if (seen.join(' ') !== 'dark,dark light,light auto,light auto,dark') bad.push(['theme switch', seen.join(' ')])
+}
+
+function texts(bad, ids) { // llms.txt and the pages as markdown
+  if (!files.includes('llms.txt')) return bad.push(['llms.txt', 'llms.txt', 'is missing'])
+  for (const f of files.filter(f => f.endsWith('.html.md') || f === 'llms.txt')) {
+    const text = readFileSync(join(site, f), 'utf8').replace(/^```.*?^```|^~~~.*?^~~~/gms, '').replace(/`[^`\n]*`/g, '`')
+    for (const [, to] of text.matchAll(/\]\((https?:[^)\s]+)\)/g)) bad.push(...checkLink(to, opts.url, ids).map(o => [f, ...o]))
+  }
+  const llms = readFileSync(join(site, 'llms.txt'), 'utf8')
+  if (!/^# .+\n\n> .+\n/.test(llms)) bad.push(['llms.txt', 'llms.txt', 'has no title and summary'])
+  for (const p of pages) if (files.includes(p + '.md') && !llms.includes(`](${opts.url}${p}.md): `)) bad.push(['llms.txt', 'llms.txt', `does not list ${p}.md`])
+}
+
+// ---- each check notices what it is for ----
+
+const changed = f => t => { const r = f(t); if (r === t) throw Error(`the edit ${f} changes nothing`); return r }
+const add = s => changed(t => t.replace('</article>', s + '</article>')), drop = script => changed(t => t.replace(RegExp(`<script[^>]*${script}[^>]*></script>`), ''))
+const smallest = text => pages.filter(p => readFileSync(join(site, p), 'utf8').includes(text)).sort((a, b) => statSync(join(site, a)).size - statSync(join(site, b)).size)[0]
+const withMath = smallest('class="math'), withCode = smallest('cell_input')
+const together = [ // kind, what is said, what is added to a page
+  ['console', /an error/, '<script>console.error("an error")</script>'],
+  ['console', /thrown/, '<script>throw Error("thrown")</script>'],
+  ['other host', /example/, '<img alt="x" src="https://example.com/x.png">'],
+  ['missing file', /gone\.png/, '<img alt="x" src="gone.png">'],
+  ['dead link', /docs\/gone\.html/, '<a href="gone.html">x</a>'],
+  ['dead link', RegExp(opts.url + 'gone'), `<a href="${opts.url}gone.html">x</a>`],
+  ['dead link', /gone\.py/, `<a href="${opts.repo}/blob/main/gone.py">x</a>`],
+  ['missing anchor', /#gone-here/, '<a href="#gone-here">x</a>'],
+  ['missing anchor', /html#gone-there/, `<a href="${withCode}#gone-there">x</a>`],
+  ['heading', /2 H1/, '<h1>x</h1>'],
+  ['alt text', /logo/, '<img src="_static/logo.svg">'],
+  ['raw markup', /py:obj/, '<p>see {py:obj}`x`</p>'],
+  ['raw markup', /\*\*bold/, '<p>a **bold** word</p>'],
+  ['overflow', /wide-1.* at a window of 1440/, '<p class="wide-1" style="width:2000px">x</p>'],
+  ['overflow', /wide-2.* at a window of 390/, '<p class="wide-2" style="width:500px">x</p>'],
+  ['contrast', /dark: dark on dark/, '<p style="color:#222">dark on dark</p>'],
+  ['contrast', /light: light on light/, '<p style="color:#ddd">light on light</p>'],
+  ['contrast', /background: white/, `<div class="cell_output"><img alt="white" src="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><rect width='9' height='9' fill='white'/></svg>"></div>`],
+  ['contrast', /lines: black/, `<div class="cell_output"><img alt="black" src="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><rect width='3' height='1' fill='black'/></svg>"></div>`],
+]
+const alone = [ // kind, what is said, page, edit
+  ['copy button', /^</, withCode, drop('copybutton\\.js')],
+  ['copy button', /other text/, withCode, add('<script>document.addEventListener("copy", e => { e.clipboardData.setData("text/plain", "other text"); e.preventDefault(); e.stopImmediatePropagation() }, true)</script>')],
+  ['theme switch', /auto/, 'index.html', drop('furo\\.js')],
+  ['theme switch', /dark/, 'index.html', changed(t => t.replace('</head>', '<style>body { background: white !important }</style></head>'))],
+  ['math', /span/, withMath, drop('mathjax')],
+  ['math', /frac/, withMath, add('<span class="math notranslate nohighlight">\\(\\frac{1}\\)</span>')],
+]
+async function breakThings() {
+  let missed = 0
+  const bad = [], page = await open(web, bad), ids = {}
+  const broke = async (path, edit) => {
+    bad.length = 0
+    broken[path] = edit
+    const found = await checkPage(page, path, web, bad, 2000)
+    delete broken[path]
+    bad.push(...found.links.flatMap(l => checkLink(l, web, { ...ids, [path]: new Set(found.ids) })))
+  }
+  const tell = (kind, said) => { if (!bad.some(o => o[0] === kind && said.test(o[1]))) { missed++; console.error(`not noticed, ${kind}: ${said}; only ${JSON.stringify(bad)}`) } }
+  ids[withCode] = new Set((await checkPage(page, withCode, web, bad)).ids)
+  await broke('index.html', add(together.map(o => o[2]).join('')))
+  for (const [kind, said] of together) tell(kind, said)
+  for (const [kind, said, path, edit] of alone) { await broke(path, edit); tell(kind, said) }
+  bad.length = 0
+  broken['searchindex.js'] = changed(t => t.replaceAll('fit_superconv', 'fit_other'))
+  await search(page, web, bad)
+  delete broken['searchindex.js']
+  tell('search', /fit_superconv/)
+  await page.context().close()
+  return missed
+}
+
+// ---- the run ----
+
+const missed = await breakThings()
+console.log(`${together.length + alone.length + 1} faults made on purpose, ${missed} not noticed, ${((Date.now()-start)/1000).toFixed(0)} s`)
+if (missed) process.exit(1)
+
+const wrong = [], ids = {}, links = {}, queue = [web, disk].flatMap(base => pages.map(path => [base, path]))
+async function work() {
+  const bad = [], tabs = { [web]: await open(web, bad), [disk]: await open(disk, bad) }
+  for (let job; job = queue.shift();) {
+    const [base, path] = job, name = base === web ? path : `file://${path}`
+    bad.length = 0
+    try {
+      const found = await checkPage(tabs[base], path, base, bad)
+      if (base === web) [ids[path], links[path]] = [new Set(found.ids), new Set(found.links)]
+      if (path === 'index.html') {
+        await search(tabs[base], base, bad)
+        await choiceHolds(tabs[base], base, bad)
+      }
+      if (path === withCode && base === disk) await copies(tabs[base], bad, base, 30_000)
+    } catch (e) { bad.push(['cannot be checked', String(e).split('\n')[0]]) }
+    wrong.push(...bad.map(o => [name, ...o]))
+  }
+}
+await Promise.all([work(), work()])
+for (const p of pages) for (const l of links[p] ?? []) wrong.push(...checkLink(l, web, ids).map(o => [p, ...o]))
+texts(wrong, ids)
+await browser.close()
+server.close()
+for (const line of [...new Set(wrong.map(o => o.join(': ')))].sort()) console.error(line)
+console.log(`${pages.length} pages, ${Object.values(links).reduce((n, s) => n + s.size, 0)} links, ${wrong.length} faults, ${((Date.now()-start)/1000).toFixed(0)} s`)
+process.exit(wrong.length ? 1 : 0)
