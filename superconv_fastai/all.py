@@ -1,5 +1,6 @@
 """The one import of a notebook: `from superconv_fastai.all import *`"""
 from .schedule import *
+from .checkpoint import *
 from .range_test import *
 from .curvature import *
 from .regularization import *

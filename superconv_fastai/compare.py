@@ -20,11 +20,14 @@ from .core import *
 from .range_test import _is_error
 from .runs import RunLog, describe, read_log, run_jobs, seed_all
 from .schedule import *
+from .schedule import _epochs,_future,_groups
 from .state import _global_rngs
 
 # %% ../nbs/compare.ipynb #da68d7c7
 def _fit_scaled(learn, n_epoch, lr, scale):
     "Fit with the LR of each parameter group times `scale(share of the run that is done)`"
+    n_epoch,_ = _epochs(n_epoch)
+    if lr is not None: _groups('lr', lr, len(_future(learn)[0].hypers), 'a finite number > 0', lambda v: v>0)
     if learn.opt is None: learn.create_opt()
     learn.opt.set_hyper('lr', learn.lr if lr is None else lr)
     lrs = np.array([h['lr'] for h in learn.opt.hypers])
@@ -38,6 +41,8 @@ def fit_multistep(
     by:float=.1 # What it is multiplied by
 ):
     "A constant LR that falls in steps (the baseline of arXiv 1708.07120)"
+    at = [real('at', v, 'a list of shares of the run, in [0, 1]', lambda v: 0<=v<=1) for v in ifnone(values(at), [at])]
+    by = real('by', by, 'a finite number > 0', lambda v: v>0)
     _fit_scaled(learn, n_epoch, lr, lambda pct: by**sum(pct > a-1e-9 for a in at))
 
 def fit_linear(
@@ -174,7 +179,7 @@ def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
     measured = {k:_number(v) for k,v in (measure(learn) if measure else {}).items()}
     status = 'diverged' if watch.diverged else 'finished' if len(watch.rows)>=n_epoch else 'stopped'
     res = dict(fit=_identity(fit, n_epoch), status=status, metric=name, lower_is_better=_is_error(name), epochs=watch.rows, lrs=_thin(watch.lrs)[0],
-               weights=start, held_out=watch.held_out, measured=measured, note=getattr(fit, 'note', lambda n: '')(n_epoch))
+               weights=_number(start), held_out=watch.held_out, measured=measured, note=getattr(fit, 'note', lambda n: '')(n_epoch))
     if torch.cuda.is_initialized(): del learn, watch; gc.collect() # a learner is a cycle, and holds memory until it is found
     return res
 
@@ -226,13 +231,9 @@ class Comparison:
         path # The file: JSON lines. One that exists is replaced
     ):
         "Write everything to a file that `Comparison.load` reads"
-        path = Path(path) if isinstance(path, (str,os.PathLike)) else refuse('path', path, 'a path')
-        if not path.parent.is_dir() or path.exists() and not path.is_file(): refuse('path', str(path), 'a file in a folder that exists')
-        tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-        try:
-            with RunLog('comparison', tmp, info=dict(target=self.target)) as log: log.update(self._runs)
-            os.replace(tmp, path)
-        finally: tmp.unlink(missing_ok=True)
+        with replacing(any_file('path', path, 'a file in a folder that exists')) as new:
+            new.unlink(missing_ok=True)
+            with RunLog('comparison', new, info=dict(target=self.target)) as log: log.update(self._runs)
 
     @classmethod
     def load(cls,
@@ -300,7 +301,7 @@ def _open_log(path, make_learner, metric, measure=None, **info):
 def _checked(make_learner, n_jobs, metric, progress):
     if not callable(make_learner): refuse('make_learner', make_learner, 'a function of the seed that returns a new Learner')
     if metric is not None and not isinstance(metric, str): refuse('metric', metric, "None, the name of a metric of the learner, or 'valid_loss'")
-    if progress not in (True,False): refuse('progress', progress, 'True or False')
+    flag('progress', progress)
     return integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
 
 def compare_fits(
@@ -454,6 +455,11 @@ def _curves(self, arm, n_epoch):
     y = np.array([[_nan(row[3]) for row in (r+[r[-1]]*len(longest))[:len(longest)]] for r in runs])
     return np.array([row[0] for row in longest]),y
 
+def _drawn(lrs):
+    "LRs as a figure can show them"
+    y = np.array([_nan(v) for v in lrs])
+    return np.where(np.abs(y)<1e300, y, np.nan)
+
 def _spread(ys, gap):
     "Move the heights `ys` apart, to at least `gap`, and no more than needed"
     order = np.argsort(ys)
@@ -472,7 +478,7 @@ def _label(ax, ends):
     per_point = (hi-lo)/(ax.get_window_extent().height*72/ax.figure.dpi)
     right = ax.get_xlim()[1]
     for (text,_,color),y in zip(ends, _spread([min(max(e[1], lo), hi) for e in ends], 12*per_point)):
-        ax.annotate(text, (right, y), xytext=(6,0), textcoords='offset points', va='center', color=color, fontsize=9, annotation_clip=False)
+        ax.annotate(text, (right, y), xytext=(6,0), textcoords='offset points', va='center', color=color, fontsize=9, annotation_clip=False, parse_math=False)
 
 @patch
 def plot(self:Comparison,
@@ -480,8 +486,9 @@ def plot(self:Comparison,
     ax=None # Draw the scores here, and leave the schedules out; a figure with both when None
 ):
     "Held-out score over optimizer steps: the mean over the seeds and their range; below it the LRs. Returns the axes"
+    budgets = sorted({n for _,n,_ in self._runs})
+    if n_epoch is not None: n_epoch = integer('n_epoch', n_epoch, f'None or one of {budgets}', lambda v: v in budgets)
     cells = [c for c in _cells(self) if n_epoch is None or c[1]==n_epoch]
-    if not cells: refuse('n_epoch', n_epoch, f'None or one of {sorted({n for _,n,_ in self._runs})}')
     if ax is None: fig,(ax,below) = new_axes(2, 1, figsize=(8,5.5), sharex=True, height_ratios=(3,1))
     else: below = None
     ends,bad_end,good_end = {},[],[]
@@ -500,7 +507,7 @@ def plot(self:Comparison,
             if below is not None:
                 run = max((r for (a,m,_),r in self._runs.items() if (a,m)==(arm,n)), key=lambda r: r['epochs'][-1][0])
                 last = run['epochs'][-1][0]
-                below.plot(np.linspace(0, max(last-1, 0), len(run['lrs'])), [_nan(v) for v in run['lrs']], color=color, ls=style, lw=1.4, drawstyle='steps-post')
+                below.plot(np.linspace(0, max(last-1, 0), len(run['lrs'])), _drawn(run['lrs']), color=color, ls=style, lw=1.4, drawstyle='steps-post')
         lows,highs = (good_end,bad_end) if self.lower_is_better else (bad_end,good_end)
         if self.target is not None: lows.append(self.target); highs.append(self.target)
         lo,hi = (f([v for v in vs if np.isfinite(v)], default=d) for f,vs,d in ((min,lows,0.), (max,highs,1.)))
@@ -511,13 +518,13 @@ def plot(self:Comparison,
         if self.target is not None:
             ax.axhline(self.target, color=grey, lw=1, ls=':')
             ax.annotate(f'target {self.target:g}', (0, self.target), xytext=(4,3), textcoords='offset points', color=grey, fontsize=9)
-        ax.set_ylabel(self.metric)
+        ax.set_ylabel(self.metric, parse_math=False) # names are not markup
         n = len({s for _,_,s in self._runs})
         ax.set_title(f"mean of {n} paired seeds, band: their range" if n>1 else 'one seed', fontsize=9, loc='left')
         if below is not None:
             below.set(xlabel='optimizer step', ylabel='learning rate')
-            tops = [max(map(_nan, r['lrs'])) for k,r in self._runs.items() if k[:2] in cells and r['status']!='diverged']
-            if tops: below.set_ylim(-.04*max(tops), 1.08*max(tops)) # not the LR that no run survived
+            tops = [np.nanmax(_drawn(r['lrs']), initial=0.) for k,r in self._runs.items() if k[:2] in cells and r['status']!='diverged']
+            if any(tops): below.set_ylim(-.04*max(tops), 1.08*max(tops)) # not the LR that no run survived
         else: ax.set_xlabel('optimizer step')
         ax.figure.canvas.draw() # heights in points, for the labels
         _label(ax, list(ends.values()))

@@ -514,6 +514,7 @@ def balance_regularization(self:Learner,
     n_epoch,_ = _epochs(n_epoch)
     seeds = list(range(integer('seeds', seeds, 'an integer >= 2: one seed has no spread', lambda v: v>=2)))
     n_jobs = integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
+    if reinit is not None and not callable(reinit): refuse('reinit', reinit, 'None or a function of the model')
     def grid(name, vs):
         if not values(vs): refuse(name, vs, 'None or a list of numbers')
         vs = {real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0) for v in vs}

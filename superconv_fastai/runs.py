@@ -37,7 +37,10 @@ def _no_constant(s): raise ValueError(f'{s} is not JSON')
 
 def _json(line):
     "What a line says; a `ValueError` when it says nothing"
-    try: return json.loads(line, parse_constant=_no_constant)
+    try:
+        res = json.loads(line, parse_constant=_no_constant)
+        if b'\\u' in line: json.dumps(res, ensure_ascii=False).encode() # half a character is no text
+        return res
     except RecursionError: raise ValueError('nested too deeply') from None
 
 def _key(row):
@@ -53,11 +56,12 @@ def read_log(
     data:bytes=None # Its content, if read already
 ) -> tuple: # First line, `{key: run}`, and how many bytes they take: a torn last line is left out
     "Read a `RunLog`; a `ValueError` that says what is wrong with the file"
-    path = Path(path) if isinstance(path, (str,os.PathLike)) else refuse('path', path, 'a path')
+    path = any_file('path', path, f'the log of a {kind}')
     def bad(why): refuse('path', str(path), f'the log of a {kind}, and {why}')
     if data is None:
         if not path.is_file(): bad('there is no such file')
-        data = path.read_bytes()
+        try: data = path.read_bytes()
+        except OSError as e: bad(f'it cannot be read: {e}')
     *lines,tail = data.split(b'\n')
     try: head = _json(lines[0]) if lines and lines[0].startswith(_magic(kind)) else None
     except ValueError: head = None
@@ -95,41 +99,50 @@ class RunLog:
         info=None, # What a reader may want to know, as JSON
         check=lambda key,run: True # Is this a run? What the file holds is not trusted
     ):
-        self.file,self.runs = None,{}
+        self.file,self.runs,self.late = None,{},{}
         if path is None: return
-        self.path = path = Path(path) if isinstance(path, (str,os.PathLike)) else refuse('path', path, 'None or a path')
-        if not path.parent.is_dir() or path.exists() and not path.is_file(): refuse('path', str(path), 'a file, new or of an interrupted run, in a folder that exists')
-        self.file = path.open('a+b')
+        self.path = path = any_file('path', path, 'None or a file, new or of an interrupted run, in a folder that exists')
+        try: self.file = path.open('a+b', buffering=0)
+        except OSError as e: refuse('path', str(path), f'a file that can be written to: {e}')
         try:
             _lock(self.file, path)
             self._resume(kind, of or {}, info or {}, check)
+        except OSError as e: self.close(); refuse('path', str(path), f'a file that can be written to: {e}')
         except BaseException: self.close(); raise
 
     def _resume(self, kind, of, info, check):
         self.file.seek(0)
         data,magic = self.file.read(),_magic(kind)
         if b'\n' not in data and (magic.startswith(data) or data.startswith(magic)): # new, or killed in the first line
-            self.file.truncate(0)
+            self.size = 0
             info = dict(python=python_version(), torch=torch.__version__, **info)
             return self._write({'superconv_fastai':kind, 'format':1, 'of':of, 'info':info})
         head,self.runs,size = read_log(kind, self.path, check, data)
         of,was = json.loads(json.dumps(of)),head['of']
         other = [f'{k} is {was.get(k)!r} there and {of.get(k)!r} now' for k in {**of, **was} if was.get(k)!=of.get(k)]
         if other: refuse('path', str(self.path), f"the log of this {kind}, and it is another's: {'; '.join(other)}. Take another path, or delete the file")
+        self.size = size
         if size < len(data): self.file.truncate(size)
         elif not data.endswith(b'\n'): self._write()
 
     def _write(self, *objects):
-        self.file.write('\n'.join([*(json.dumps(o, allow_nan=False) for o in objects), '']).encode() or b'\n')
-        self.file.flush()
+        "Append and wait for the disk. What an earlier attempt left half-written goes first"
+        data = '\n'.join([*(json.dumps(o, allow_nan=False) for o in objects), '']).encode() or b'\n'
+        size = self.size+len(data)
+        self.file.truncate(self.size)
+        while data: data = data[self.file.write(data):]
         os.fsync(self.file.fileno())
+        self.size = size
 
     def add(self,
         key:tuple, # Identifies the run
         run:dict # Its result, as JSON
     ):
-        "A run has finished"
-        self.update({key:run})
+        "A run has finished. When it cannot be written a warning says so, and it is written with the next one"
+        self.late[key] = self.runs[key] = run
+        try: self.update(self.late)
+        except OSError as e: warn(f'{len(self.late)} finished runs could not be written to {self.path} ({e}). The search goes on, and tries again with the next run')
+        else: self.late = {}
 
     def update(self, runs:dict):
         "Several runs have finished"

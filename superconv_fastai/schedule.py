@@ -20,6 +20,7 @@ from fastai.callback.training import GradientAccumulation
 from fastai.learner import SkipToEpoch
 from fastai.optimizer import detuplify_pg, set_item_pg
 from .core import *
+from .state import _autocast
 
 # %% ../nbs/schedule.ipynb #86cb78a2
 class Schedule:
@@ -195,12 +196,18 @@ class StepPlan:
     def __len__(self): return self.starts[-1][0]
 
 # %% ../nbs/schedule.ipynb #1ccc661d
+def _epochs(n_epoch, start_epoch=0):
+    n_epoch = integer('n_epoch', n_epoch, 'an integer >= 1', lambda v: v>=1)
+    return n_epoch, integer('start_epoch', start_epoch, f'an integer in [0, n_epoch], and n_epoch={n_epoch}', lambda v: 0<=v<=n_epoch)
+
 def plan_steps(
     dl, # Training DataLoader, fastai's or torch's
     n_epoch:int, # Planned epochs
     n_acc:int=None # Items after which the optimizer steps, when gradients are accumulated
 ) -> StepPlan:
     "The plan for `n_epoch` epochs of `dl`. A `ValueError` when they have no known length, or no optimizer step"
+    n_epoch,_ = _epochs(n_epoch)
+    if n_acc is not None: n_acc = integer('n_acc', n_acc, 'None or an integer >= 1', lambda v: v>=1)
     n_iter,bs,last_bs = _batch_sizes(dl)
     if n_acc and not bs: raise ValueError(f'{type(dl).__name__} has no batch size, so its accumulation windows cannot be planned')
     plan = StepPlan(n_epoch, n_iter, bs, last_bs, n_acc) if n_acc and n_iter else StepPlan(n_epoch, n_iter)
@@ -297,7 +304,7 @@ class OneCycleScheduler(Callback):
 
     def before_fit(self):
         "Forget the last fit. validate() and get_preds() come here too, but hold the lock"
-        if not self.learn.lock.locked(): self._plan,self._held = None,[]
+        if not self.learn.lock.locked(): self._plan,self._held,self._used,self._place = None,[],{},[None]
 
     def before_epoch(self):
         "Keep trackers off the epochs that a resumed run skips, where they would look for values that are not there"
@@ -314,7 +321,9 @@ class OneCycleScheduler(Callback):
             self._warn(max(_lr_groups(self._lr_max, len(self._on))))
             self._before,self._window = _read_hypers(learn.opt),first(learn.cbs, risinstance(GradientAccumulation))
             self._scheds = {'lr':lr, 'mom':mom} if any(self._on) else {'lr':lr}
-            self._used,self._place = {k:[] for k in self._scheds},[None]
+            self._used = {k:self._used.get(k, []) for k in self._scheds}
+            for k,v in self._used.items():
+                if v: learn.opt._set_hyper(k, v[-1]) # resumed, perhaps within an accumulation window
             if hasattr(learn, 'recorder'): learn.recorder.hps = {}
         self._epoch = learn.epoch
 
@@ -344,6 +353,12 @@ class OneCycleScheduler(Callback):
         _write_hypers(self.learn.opt, self._before)
         self._plan = self._scheds = self._window = None
 
+    def state_dict(self):
+        "What a checkpoint keeps: the values used, `(n, n_groups)`, and the last place in the cycle"
+        return dict(used={k:torch.tensor(v, dtype=torch.float64) for k,v in self._used.items()}, place=self._place[0])
+
+    def load_state_dict(self, sd): self._used,self._place = {k:v.tolist() for k,v in sd['used'].items()},[sd['place']]
+
     def record(self, learn):
         "`recorder.hps` as fastai's schedulers leave it (the last group), and `recorder.hps_by_group`: values for each place in the cycle that was used"
         if not (hasattr(learn, 'recorder') and self._used): return
@@ -351,9 +366,9 @@ class OneCycleScheduler(Callback):
         learn.recorder.hps = {**getattr(learn.recorder, 'hps', {}), **{k:[o[-1] for o in v] for k,v in self._used.items()}}
 
 # %% ../nbs/schedule.ipynb #23dcd07d
-def _epochs(n_epoch, start_epoch=0):
-    n_epoch = integer('n_epoch', n_epoch, 'an integer >= 1', lambda v: v>=1)
-    return n_epoch, integer('start_epoch', start_epoch, f'an integer in [0, n_epoch], and n_epoch={n_epoch}', lambda v: 0<=v<=n_epoch)
+def _check_cbs(cbs):
+    for cb in L(cbs):
+        if not isinstance(cb, Callback) and not (isinstance(cb, type) and issubclass(cb, Callback)): refuse('cbs', cbs, 'None, a callback or a list of callbacks')
 
 @patch
 def fit_superconv(self:Learner,
@@ -368,17 +383,28 @@ def fit_superconv(self:Learner,
     policy:str='paper', # 'paper', 'authors' or 'cosine'
     cbs=None, # Callbacks for this fit
     reset_opt:bool=False, # Make a new optimizer?
-    start_epoch:int=0 # Resume here: the cycle is the one of all `n_epoch` epochs
+    start_epoch:int=0, # Resume here: the cycle is the one of all `n_epoch` epochs
+    resume=None # File to write a checkpoint to after each epoch, and to go on from when it exists: see `SuperconvCheckpoint`
 ):
     "Train with super-convergence's 1cycle policy (arXiv 1708.07120). lr and momentum are put back, whatever happens"
     n_epoch,start_epoch = _epochs(n_epoch, start_epoch)
+    flag('reset_opt', reset_opt)
+    _check_cbs(cbs)
     opt,lr = _future(self, reset_opt)
     if wd is not None: _groups('wd', wd, len(opt.hypers), 'a finite number >= 0', lambda v: v>=0)
     cb = OneCycleScheduler(lr if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
     cb.plan(self, n_epoch, cbs, reset_opt)
+    if resume is not None:
+        from superconv_fastai.checkpoint import _resuming # it builds on this module
+        if start_epoch: refuse('start_epoch', start_epoch, '0 with `resume`, where the file knows the epoch')
+        cbs = L(cbs) + _resuming(self, resume, cb, n_epoch, cbs, wd, reset_opt)
     if reset_opt or self.opt is None: self.create_opt()
-    before = _read_hypers(self.opt)
+    before,attrs,leave_autocast = _read_hypers(self.opt),{k:getattr(self, k) for k in ('logger','loss_func')},_autocast()
     try: self.fit(n_epoch, cbs=cb+L(cbs), wd=wd, start_epoch=start_epoch)
+    except BaseException:
+        leave_autocast()
+        vars(self).update(attrs) # ProgressCallback and MixUp put them back only when all goes well
+        raise
     finally:
         cb.record(self)
         _write_hypers(self.opt, before)
@@ -398,6 +424,7 @@ def plot_superconv(self:Learner,
 ):
     "Draw the LR and momentum that `fit_superconv` would use. Trains nothing, changes nothing. Returns the two axes"
     n_epoch,_ = _epochs(n_epoch)
+    _check_cbs(cbs)
     cb = OneCycleScheduler(_future(self)[1] if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
     steps,lr,mom,on = cb.plan(self, n_epoch, cbs)
     fig,axs = new_axes(1, 2, figsize=(9,3))

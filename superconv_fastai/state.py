@@ -35,22 +35,28 @@ def _own(x):
     "Is `x` an object of a class that no library defines, and not a collection?"
     return type(x).__module__.partition('.')[0] not in _libraries and isinstance(getattr(x, '__dict__', None), dict) and not hasattr(x, '__getitem__')
 
+def _access(g):
+    "Functions that read and write the state of the random generator `g`"
+    if isinstance(g, np.random.Generator): return lambda: g.bit_generator.state, lambda state: setattr(g.bit_generator, 'state', state)
+    return [getattr(g, name) for name in (('getstate','setstate') if isinstance(g, random.Random) else ('get_state','set_state'))]
+
 def _rng(g):
     "A function that puts the random generator `g` back"
-    if isinstance(g, np.random.Generator):
-        state = g.bit_generator.state
-        return lambda: setattr(g.bit_generator, 'state', state)
-    get,put = {random.Random: ('getstate','setstate')}.get(next(t for t in _rngs if isinstance(g, t)), ('get_state','set_state'))
-    state = getattr(g, get)()
-    return lambda: getattr(g, put)(state)
+    get,put = _access(g)
+    state = get()
+    return lambda: put(state)
+
+def _global_access():
+    "For each global generator, of Python, numpy, torch and the accelerator: functions that read and write its state"
+    res = dict(python=(random.getstate,random.setstate), numpy=(np.random.get_state,np.random.set_state), torch=(torch.get_rng_state,torch.set_rng_state))
+    if torch.cuda.is_initialized(): res['cuda'] = torch.cuda.get_rng_state_all,torch.cuda.set_rng_state_all
+    if torch.backends.mps.is_available(): res['mps'] = torch.mps.get_rng_state,torch.mps.set_rng_state
+    return res
 
 def _global_rngs():
-    "A function that puts the global generators of Python, numpy, torch and the accelerator back, and torch's grad mode"
-    was = [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state()), (torch.set_rng_state, torch.get_rng_state()),
-           (torch.set_grad_enabled, torch.is_grad_enabled())]
-    if torch.cuda.is_initialized(): was.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
-    elif torch.cuda.is_available(): was.append((torch.cuda.manual_seed_all, torch.initial_seed())) # what its first use would begin with
-    if torch.backends.mps.is_available(): was.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
+    "A function that puts the global generators back, and torch's grad mode"
+    was = [(put, get()) for get,put in _global_access().values()] + [(torch.set_grad_enabled, torch.is_grad_enabled())]
+    if torch.cuda.is_available() and not torch.cuda.is_initialized(): was.append((torch.cuda.manual_seed_all, torch.initial_seed())) # what its first use would begin with
     return lambda: [put(state) for put,state in was]
 
 # %% ../nbs/state.ipynb #29b71896
@@ -97,7 +103,8 @@ def _put_back(x, alias, requires_grad, clone):
 class _State:
     "The state of all that can be reached from `root`"
     def __init__(self, root, file=None):
-        self.undo,self.tensors,self.grads,self.file,seen,todo = [_global_rngs(),_autocast()],[],[],file,{},[root]
+        self.undo,self.tensors,self.grads,self.file,todo = [_global_rngs(),_autocast()],[],[],file,[root]
+        self.seen = seen = {}
         while todo:
             x = todo.pop()
             if id(x) in seen: continue
@@ -163,6 +170,10 @@ class _State:
             for t,c in zip(self.tensors, clones): attempt(_put_back, *t, c)
         for x,g in self.grads: attempt(setattr, x, 'grad', g)
         if errors: raise errors[0]
+
+def _data_order(dls):
+    "What decides the order of the data beside the global generators: those in `dls`, and index lists, which some loaders shuffle in place"
+    return [x for x in _State(dls).seen.values() if isinstance(x, _rngs) or isinstance(x, (list,np.ndarray)) and _is_index(x)]
 
 # %% ../nbs/state.ipynb #0e9a5ecd
 @contextmanager
