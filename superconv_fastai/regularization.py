@@ -394,7 +394,7 @@ def _cycle(learn, lr_max, n_epoch, reinit, wd, dropout=1., seed=0):
         return dict(start=_finite(start), train_loss=train_loss, loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
                     steps=len(rec.hps_by_group['lr']))
 
-# %% ../nbs/regularization.ipynb #2ff1e4bc
+# %% ../nbs/regularization.ipynb #09f6e0a9
 def _feed(h, o, most):
     "Hash tensors, arrays, images and plain values in nested collections; of a tensor at most about `most` values"
     if isinstance(o, torch.Tensor):
@@ -411,9 +411,11 @@ def _digest(*os, most=math.inf):
     _feed(h, os, most)
     return h.hexdigest()[:16]
 
+@lru_cache(256)
 def _set_later(cls):
     "Names of attributes that methods other than `__init__` set: state, not settings"
-    return {i.argval for c in cls.__mro__ for k,f in vars(c).items() if inspect.isfunction(f) and k!='__init__' for i in dis.get_instructions(f) if i.opname=='STORE_ATTR'}
+    own = [c for c in cls.__mro__ if not c.__module__.startswith(_libraries)]
+    return {i.argval for c in own for k,f in vars(c).items() if inspect.isfunction(f) and k!='__init__' for i in dis.get_instructions(f) if i.opname=='STORE_ATTR'}
 
 def _settings(o, depth=4):
     "What `o` is: `describe`, with its settings"
@@ -423,7 +425,7 @@ def _settings(o, depth=4):
     if isinstance(o, (list,tuple,L)): return str([_settings(v, depth-1) for v in o])
     if isinstance(o, dict): return str({k:_settings(v, depth-1) for k,v in o.items()})
     if inspect.isroutine(o) or not hasattr(o, '__dict__') or isinstance(o, (type,Learner)) or not depth: return describe(o)
-    had = {k:v for k,v in vars(o).items() if k!='learn' and not k.startswith('__') and k not in _set_later(type(o))}
+    had = {k:v for k,v in vars(o).items() if k not in ('learn','training') and not k.startswith('__') and k not in _set_later(type(o))}
     res = f'{describe(o)} {({k:_settings(v, depth-1) for k,v in had.items()})}'
     return res if len(res)<=400 else f'{res[:200]}... #{_digest(res)}'
 
