@@ -69,7 +69,7 @@ tasks = dict(digits=dict(get=lambda: {k:digits(k) for k in ('train','tune','test
              cifar=dict(get=cifar, bs=64, full=12, short=3))
 lrs = [.03,.1,.3,1.,3.]
 wds = [0.,1e-3,1e-2,3e-2,.1,.3]
-more_wds = [1.] # at the small LRs of the two data sets where it may be best
+more_wds = [1.] # at every LR
 drops,wd_of_drops = [0.,.5,1.,2.],1e-3 # multipliers of p=0.2, at one small weight decay
 cache = {}
 
@@ -87,7 +87,7 @@ def plan(names):
     for name,seeds in (('digits',range(5)), ('fashion',range(3)), ('cifar',range(3)), ('fashion',range(3,5)), ('cifar',range(3,5))):
         t = tasks[name]
         for seed,(n,split),lr in product(seeds if name in names else (), ((t['full'],'test'),(t['short'],'tune')), lrs):
-            yield from ((name,n,split,lr,wd,0.,seed) for wd in wds + more_wds*(name!='digits' and lr<=.3))
+            yield from ((name,n,split,lr,wd,0.,seed) for wd in wds + more_wds)
             if split=='test': yield from ((name,n,split,lr,wd_of_drops,p,seed) for p in drops if p)
 
 def main():
