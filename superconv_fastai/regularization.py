@@ -7,8 +7,8 @@ Docs: https://superconv.github.io/superconv_fastai/regularization.html.md"""
 # %% auto #0
 __all__ = ['paper_decays', 'decay_rate', 'Audit', 'Choice', 'Balance']
 
-# %% ../nbs/regularization.ipynb #f60655e7
-import hashlib, math, random, re
+# %% ../nbs/regularization.ipynb #e4b1fa6a
+import dis, hashlib, inspect, math, random, re
 from contextlib import contextmanager
 from functools import lru_cache
 from html import escape
@@ -19,14 +19,16 @@ from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
 from fastai.callback.mixup import MixHandler
+from fastai.callback.rnn import RNNRegularizer
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai import optimizer as fo
 from .core import *
 from .schedule import *
 from .schedule import _batch_sizes, _epochs, _future, _groups, _has_momentum, _lr_groups
-from .runs import RunLog, describe, run_jobs, seed_all
+from .runs import RunLog, _codes, describe, run_jobs, seed_all
 from .state import undisturbed
+from itertools import product # fastai's star has another
 
 # %% ../nbs/regularization.ipynb #cbafd5af
 def decay_rate(
@@ -39,7 +41,7 @@ def decay_rate(
     "Share of a weight that its decay takes in a step, when nothing else moves the weight"
     return lr*wd*((1-dampening)/(1-mom) if l2 else 1.)
 
-# %% ../nbs/regularization.ipynb #c2ae8ff9
+# %% ../nbs/regularization.ipynb #dcdafea4
 def _part(cb): return getattr(cb, 'func', cb)
 
 def _decay_kind(opt):
@@ -57,20 +59,67 @@ def _decay_kind(opt):
     if isinstance(t, torch.optim.SGD): return 'L2'
     return 'scaled L2' if type(t).__module__.startswith('torch.optim') else 'unknown'
 
-def _rate(kind, lr, h, mom=None):
-    "`decay_rate` for a parameter group with the hypers `h`; NaN where there is no fixed share"
-    if kind not in ('decoupled','L2'): return math.nan
-    return decay_rate(lr, h.get('wd', 0), h.get('mom', 0) if mom is None else mom, kind=='L2', h.get('dampening', 0))
+def _dampening(opt, h, mom):
+    "The share of the gradient that momentum leaves out"
+    damped = any(_part(cb) is fo.average_grad and getattr(cb, 'keywords', {}).get('dampening') for cb in getattr(opt, 'cbs', ()))
+    return mom if damped else h.get('dampening', 0.)
 
-# %% ../nbs/regularization.ipynb #53217acb
-_drop_attrs = 'p','drop_prob','embed_p','weight_p'
+def _rate(opt, lr, h, mom=None):
+    "`decay_rate` for a parameter group of `opt` with the hypers `h`; NaN where there is no fixed share"
+    kind,mom = _decay_kind(opt),h.get('mom', 0) if mom is None else mom
+    return decay_rate(lr, h.get('wd', 0), mom, kind=='L2', _dampening(opt, h, mom)) if kind in ('decoupled','L2') else math.nan
+
+# %% ../nbs/regularization.ipynb #93cbd4db
+_drop_attrs = 'p','prob','drop_prob','embed_p','weight_p'
+_drop_calls = re.compile(r'((feature_)?alpha_)?dropout(\dd)?_?|drop_(path|block)\w*|stochastic_depth')
+_libraries = 'torch.','builtins'
+
+def _names(f): return {n for c in _codes(f.__code__) for n in c.co_names}
+
+def _methods(cls):
+    "Functions of a class and of those it inherits from, without torch's; one that is overridden counts when `super` is called"
+    found = {}
+    for c in cls.__mro__:
+        if c.__module__.startswith(_libraries): continue
+        for k,f in vars(c).items():
+            f = inspect.unwrap(getattr(f, '__func__', f))
+            if inspect.isfunction(f) and k!='__init__' and (k not in found or 'super' in _names(found[k][-1])): found.setdefault(k, []).append(f)
+    return [f for fs in found.values() for f in fs]
+
+def _drops_in(f, own=None, seen=None):
+    "Functions that drop at random and are called in `f`, a method of a module with the attributes `own`, or in the functions that it calls"
+    seen,names,res = seen if seen is not None else set(),_names(f),set()
+    seen.add(f)
+    modules = [m for n in names if inspect.ismodule(m := f.__globals__.get(n))]
+    modules += [o for m in modules for n in names if inspect.ismodule(o := getattr(m, n, None))]
+    for n in names:
+        o = f.__globals__.get(n)
+        if _drop_calls.fullmatch(n):
+            known = callable(o) or any(callable(getattr(m, n, None)) for m in modules)
+            if known if own is None or _is_p(own.get(n)) else n not in own: res.add(n)
+        elif inspect.isfunction(o) and o not in seen and not o.__module__.startswith(_libraries): res |= _drops_in(o, seen=seen)
+    if 'scaled_dot_product_attention' in names and any('dropout_p' in k for c in _codes(f.__code__) for k in c.co_consts if isinstance(k, tuple)): res.add('scaled_dot_product_attention')
+    return res
+
+def _is_drop(m): return any('Drop' in c.__name__ or c.__name__=='StochasticDepth' for c in type(m).__mro__)
+def _is_p(v): return isinstance(v, (int,float)) and not isinstance(v, bool) and 0<=v<=1
+
+def _in_code(m):
+    "For each function of a module that drops at random: what it calls, and the numbers of the module that are its probabilities"
+    if type(m).__module__.startswith(_libraries): return
+    own = {**dict.fromkeys(dir(type(m))), **vars(m), **m._modules}
+    for f in [*_methods(type(m)), *(_part(v) for v in vars(m).values() if inspect.isfunction(_part(v)))]:
+        if not (calls := _drops_in(f, own)): continue
+        names = _names(f)
+        if any(_is_drop(c) for k,c in m.named_children() if k in names): calls -= {'scaled_dot_product_attention'} # which is given that module's probability
+        yield calls, [a for a,v in vars(m).items() if a in names and _is_p(v) and re.search(r'drop|^p(rob)?$|_p$', a)]
 
 def _dropouts(model):
     "Everything in `model` that drops at random: its path, the module, and the name of its probability"
     for path,m in model.named_modules():
-        if isinstance(m, (nn.RNNBase, nn.MultiheadAttention)): names = ['dropout']*(m.dropout>0)
-        elif any('Drop' in c.__name__ or c.__name__=='StochasticDepth' for c in type(m).__mro__): names = _drop_attrs
-        else: continue
+        if isinstance(m, (nn.RNNBase, nn.MultiheadAttention)): names = ['dropout']
+        elif _is_drop(m): names = _drop_attrs
+        else: names = dict.fromkeys(a for _,ps in _in_code(m) for a in ps)
         yield from ((path, m, a) for a in names if isinstance(vars(m).get(a), (int,float)))
 
 # %% ../nbs/regularization.ipynb #0acc0563
@@ -86,7 +135,7 @@ paper_decays = pd.DataFrame([
     ('Inception-ResNet-v2', 'ImageNet',  1,    3e-6,   3e-6,   '1e-6 is worse; 1e-4 without the cycle',          'arXiv 1803.09820, 5.5'),
 ], columns='net data lr_max wd_low wd_high seen source'.split())
 
-# %% ../nbs/regularization.ipynb #363a918a
+# %% ../nbs/regularization.ipynb #527c919a
 def _row(kind, where, value=math.nan, effective=None, note=''):
     return dict(kind=kind, where=where, value=float(value), effective=float(value if effective is None else effective), advice=note)
 
@@ -103,7 +152,7 @@ def _cycling(learn, opt, lr_max):
     else:
         lr,mom = _schedules(learn, opt, lr_max)
         lrs,moms = (v[lr.argmax(0)[0]].tolist() for v in (lr,mom))
-    return lrs, moms, [lr if _adaptive(opt) else lr/(1-m) for lr,m in zip(lrs, moms)]
+    return lrs, moms, [lr if _adaptive(opt) else lr*(1-_dampening(opt, h, m))/(1-m) for lr,m,h in zip(lrs, moms, opt.hypers)]
 
 def _weight_decays(learn, opt):
     "The decay of each group that a fit will use"
@@ -119,7 +168,7 @@ def _optimizer_rows(learn, opt, lrs, moms, eff):
         n = sum(p in spared for p in ps)
         what = 'norm and bias included' if not n else f'{n} of {len(ps)} tensors spared (norm and bias)'
         if kind is None: yield _row('wd', f'{name}: this optimizer has none', 0.)
-        else: yield _row('wd', f'{name}: {kind}, {what}', wd, _rate(kind, lr, {**h, 'wd':wd}, m))
+        else: yield _row('wd', f'{name}: {kind}, {what}', wd, _rate(opt, lr, {**h, 'wd':wd}, m))
     group,frozen = {p:name for name,ps in zip(names, opt.param_lists) for p in ps},{}
     for p in learn.model.parameters():
         if not p.requires_grad: frozen.setdefault(group.get(p, 'outside the optimizer'), []).append(p)
@@ -128,16 +177,10 @@ def _optimizer_rows(learn, opt, lrs, moms, eff):
         shrinks = kind=='decoupled' and hasattr(opt, 'cbs') and name in names and any(p.grad is not None for p in ps)
         yield _row('frozen', name, n, n/sum(p.numel() for p in learn.model.parameters()), 'still decayed: fastai decays what has a gradient tensor, frozen or not' if shrinks else '')
 
-def _drop_calls(m):
-    "Functions of `torch.nn.functional` and the like that drop at random and are called in the code of `m`'s class"
-    if type(m).__module__.startswith('torch.'): return set()
-    names = {n for f in vars(type(m)).values() for n in getattr(getattr(f, '__code__', None), 'co_names', ())}
-    return {n for n in names if re.fullmatch(r'((feature_)?alpha_)?dropout(\dd)?|drop_path|drop_block|stochastic_depth', n) and not hasattr(m, n)}
-
 def _model_rows(learn):
-    for path,m,a in _dropouts(learn.model): yield _row('dropout', f'{path}.{a} ({type(m).__name__})', getattr(m, a))
-    known = {m for _,m,_ in _dropouts(learn.model)}
-    for call in dict.fromkeys(f'{type(m).__name__} calls {n}' for m in learn.model.modules() if m not in known for n in _drop_calls(m)):
+    for path,m,a in _dropouts(learn.model):
+        if getattr(m, a) or _is_drop(m): yield _row('dropout', f'{path}.{a} ({type(m).__name__})'.lstrip('.'), getattr(m, a))
+    for call in dict.fromkeys(f'{type(m).__name__} calls {n}' for m in learn.model.modules() if not _is_drop(m) for calls,ps in _in_code(m) if not ps for n in sorted(calls)):
         yield _row('dropout', call, note='not visible from here: its probability is in the code')
     norms = {}
     for m in learn.model.modules():
@@ -149,13 +192,24 @@ def _model_rows(learn):
 
 def _random(t):
     "The random parts of a transform: name and probability"
+    name,p = type(t).__name__,getattr(t, 'p', math.nan)
+    p = p if _is_p(p) else math.nan
     parts = [o for a in ('aff_fs','coord_fs','fs') if not isinstance(t, Pipeline) for o in getattr(t, a, None) or []]
+    inside = getattr(t, 'fs', None) or getattr(t, 'transforms', None) or (t if isinstance(t, (Pipeline,list,tuple,L)) else [])
     if parts:
-        for o in parts: yield f"{type(t).__name__} {getattr(_part(o), '__name__', type(o).__name__).strip('_')}", getattr(o, 'keywords', {}).get('p', getattr(o, 'p', getattr(t, 'p', math.nan)))
-    elif hasattr(t, 'transforms') or isinstance(t, (Pipeline,list,tuple,L)):
-        for o in getattr(t, 'fs', None) or getattr(t, 'transforms', t): yield from _random(o)
-    elif any(c.__name__=='RandTransform' for c in type(t).__mro__) or re.search('Rand|Jitter|Aug|Eras|Cutout|Elastic|Blur|Noise', type(t).__name__):
-        yield type(t).__name__, getattr(t, 'p', math.nan)
+        for o in parts: yield f"{name} {getattr(_part(o), '__name__', type(o).__name__).strip('_')}", getattr(o, 'keywords', {}).get('p', getattr(o, 'p', p))
+    elif inside:
+        if 'Random' in name or p < 1: yield f"{name}({', '.join(type(o).__name__ for o in inside)})", p
+        for o in inside: yield from _random(o)
+    elif p <= 1 or any(c.__name__=='RandTransform' for c in type(t).__mro__) or re.search('Rand|Jitter|Aug|Eras|Cutout|Elastic|Blur|Noise', name): yield name, p
+
+def _datasets(ds):
+    "A dataset, and those that it takes its items from"
+    yield ds
+    for o in [getattr(ds, 'dataset', None), *(getattr(ds, 'datasets', None) or [])]:
+        if o is not None and o is not ds: yield from _datasets(o)
+
+def _own(o): return not type(o).__module__.startswith(('fastai.','torch.','fastcore.','builtins','superconv_fastai.'))
 
 def _data_rows(learn, lrs, eff):
     train = learn.dls.train
@@ -165,41 +219,53 @@ def _data_rows(learn, lrs, eff):
     yield _row('batch_size', 'items in a batch, in an optimizer step', bs or math.nan, step)
     n = getattr(train, 'n', None) or (len(train.dataset) if hasattr(getattr(train, 'dataset', None), '__len__') else math.nan)
     yield _row('noise_scale', 'lr*N/B, with momentum lr*N/(B*(1-mom))', max(lrs)*n/step, max(eff)*n/step)
-    ds = getattr(train, 'dataset', None)
     places = [('item_tfms',getattr(train, 'after_item', None)), ('before_batch',getattr(train, 'before_batch', None)), ('batch_tfms',getattr(train, 'after_batch', None))]
-    places += [(f'dataset.tls[{i}]', tl.tfms) for i,tl in enumerate(getattr(ds, 'tls', []) or [])]
-    places += [(f'dataset.{a}', getattr(ds, a)) for a in ('transform','transforms') if getattr(ds, a, None) is not None][:1]
+    sets = [ds for ds in _datasets(getattr(train, 'dataset', None)) if ds is not None]
+    for ds in sets:
+        places += [(f'dataset.tls[{i}]', tl.tfms) for i,tl in enumerate(getattr(ds, 'tls', []) or [])]
+        places += [(f'dataset.{a}', getattr(ds, a)) for a in ('transform','transforms') if getattr(ds, a, None) is not None][:1]
     for where,tfm in places:
         for name,p in _random(tfm): yield _row('augmentation', f'{where}: {name}', p)
-    if ds is not None and not type(ds).__module__.startswith(('fastai.','torch.','fastcore.','builtins')):
-        yield _row('augmentation', f'inside {type(ds).__name__}', note='not visible from here: augmentation that the Dataset does itself')
+    unseen = 'not visible from here: augmentation that '
+    for name in dict.fromkeys(type(ds).__name__ for ds in sets if _own(ds)): yield _row('augmentation', f'inside {name}', note=unseen+'the Dataset does itself')
+    collate = getattr(train, 'collate_fn', None)
+    if collate is not None and not getattr(collate, '__module__', '').startswith(('fastai.','torch.')):
+        yield _row('augmentation', f"inside collate_fn {getattr(_part(collate), '__name__', type(collate).__name__)}", note=unseen+'happens as items become a batch')
 
 def _loss_rows(learn):
     f = learn.loss_func
     had = {**getattr(_part(f), '__dict__', {}), **getattr(f, 'keywords', {})}
-    for a in ('label_smoothing','smoothing','eps','gamma'):
-        if isinstance(had.get(a), (int,float)) and had[a]: yield _row('label_smoothing', f"{getattr(_part(f), '__name__', type(_part(f)).__name__)}.{a}", had[a])
+    name = getattr(_part(f), '__name__', type(_part(f)).__name__)
+    known = ['label_smoothing','smoothing'] + ['eps']*('smooth' in name.lower()) + ['gamma']*('focal' in name.lower())
+    for a in known:
+        if isinstance(had.get(a), (int,float)) and had[a]: yield _row('label_smoothing', f'{name}.{a}', had[a])
 
 def _callback_rows(learn):
     for cb in learn.cbs:
         if isinstance(cb, MixHandler): yield _row('cutmix' if 'cut' in cb.name else 'mixup', f'{type(cb).__name__}, alpha', cb.distrib.concentration0)
         elif isinstance(cb, GradientClip): yield _row('grad_clip', f'{type(cb).__name__}, max_norm', cb.max_norm)
         elif isinstance(cb, EarlyStoppingCallback): yield _row('early_stopping', f'{cb.monitor}, patience', cb.patience)
+        elif isinstance(cb, RNNRegularizer):
+            for a in ('alpha','beta'): yield _row('activation', f'{type(cb).__name__}, {a}', getattr(cb, a))
+        elif _own(cb) and (events := [e for e in ('before_batch','after_pred','after_loss','before_backward','after_backward','before_step') if hasattr(type(cb), e)]):
+            yield _row('callback', f"{type(cb).__name__}: {', '.join(events)}", note='not visible from here: what it does to a batch, the loss or the gradient')
 
-# %% ../nbs/regularization.ipynb #2d5b7b89
-def _total_decay(lr, mom, l2):
-    "The sum of `decay_rate` over the steps of a cycle, for a weight decay of 1; the largest of the groups"
-    return float(decay_rate(lr, 1., mom, l2).sum(0).max())
+# %% ../nbs/regularization.ipynb #79aededf
+def _cycle_rates(opt, lr, mom, l2):
+    "`decay_rate` at each step of a cycle for each group, for a weight decay of 1"
+    damp = np.stack([np.broadcast_to(_dampening(opt, h, m), len(lr)) for h,m in zip(opt.hypers, mom.T)], 1)
+    return decay_rate(lr, 1., mom, l2, damp)
 
 def _advise_wd(learn, opt, lr_max):
-    kind,cycle,lr_max = _decay_kind(opt),_schedules(learn, opt, lr_max),max(_lr_groups(lr_max, len(opt.hypers)))
+    kind,(lr,mom) = _decay_kind(opt),_schedules(learn, opt, lr_max)
     if _adaptive(opt) or kind not in ('decoupled','L2'): return 'no numbers: the papers used SGD with L2', ''
-    near = paper_decays[(paper_decays.lr_max/lr_max).between(1/3.2, 3.2)]
-    if not len(near): return f'no numbers for an LR of {lr_max:g}. Rule of thumb: raise the LR tenfold, divide wd by 3 to 6', 'arXiv 1803.09820, 4.4'
-    f = _total_decay(*cycle, l2=True)/_total_decay(*cycle, l2=kind=='L2')
+    rates,top = _cycle_rates(opt, lr, mom, True),max(_cycling(learn, opt, lr_max)[2])
+    near = paper_decays[(paper_decays.lr_max/(1-.9)/top).between(1/3.2, 3.2)]
+    if not len(near): return f'no numbers for lr/(1-momentum) = {top:g}. Rule of thumb: raise the LR tenfold, divide wd by 3 to 6', 'arXiv 1803.09820, 4.4'
+    f = rates.sum(0).max()/_cycle_rates(opt, lr, mom, kind=='L2').sum(0).max()
     low,high = near.wd_low.min(),near.wd_high.max()
     text = f'try {high*f:.2g} to {low*f:.2g}, and 0'
-    if f > 1: text += f': {high:g} to {low:g} as L2, times {f:.2g} as this decay is decoupled'
+    if f > 1.001: text += f': {high:g} to {low:g} as L2, times {f:.2g} as this decay is decoupled'
     return text + f" ({', '.join(dict.fromkeys(near.net))})", '; '.join(dict.fromkeys(near.source))
 
 _thumb = 'no numbers in the papers. Rule of thumb: less, or none'
@@ -208,26 +274,29 @@ _advice = { # what the papers say of each kind, and where
     'dropout': ('the evidence goes both ways, no number: the text says less, but 0.2 helped ResNet-56 at LR 0.5 to 0.75 (84 % against 77 %)', 'arXiv 1803.09820, remark 6; logs of 1708.07120, Fig. 9b'),
     'batch_size': ('as large as memory allows. ResNet-56, 10,000 steps: 256 gives 89.5 %, 512 91.7, 1000 92.4, 1536 92.1. In equal time 512 is a good choice', 'arXiv 1708.07120, Table 5; 1803.09820, 4.2'),
     'noise_scale': ('momentum 0.95 to 0.8 as the LR rises (92.0 %) equals the best constant one, 0.95 (92.1 %)', 'arXiv 1803.09820, Table 1'),
-    'augmentation': ('the papers only mirrored. No number', 'arXiv 1803.09820, 2'),
+    'augmentation': ('the authors only mirrored. No number', 'CIFAR-10 prototxt of arXiv 1708.07120'),
     'norm': ('BatchNorm averages must keep up with a short run: momentum 0.2 for 2,000 steps, 0.1 for 6,000, 0.05 for 10,000', 'arXiv 1708.07120, Table 1'),
     'grad_clip': ('no number: norms 2 to 10 did not rescue the networks that cannot super-converge', 'logs of arXiv 1708.07120'),
-    'early_stopping': ('remove: most of a cycle\'s gain comes in its last tenth (85.6 % at step 9,000, 92.4 % at 10,000)', 'logs of arXiv 1708.07120, Fig. 1a'),
-    'label_smoothing': (_thumb, ''), 'mixup': (_thumb, ''), 'cutmix': (_thumb, ''), 'frozen': ('', '')}
+    'early_stopping': ('remove: the error halves in the last tenth of a cycle (14.4 % at step 9,000, 7.6 % at 10,000)', 'logs of arXiv 1708.07120, Fig. 1a'),
+    'label_smoothing': (_thumb, ''), 'mixup': (_thumb, ''), 'cutmix': (_thumb, ''), 'activation': (_thumb, ''), 'frozen': ('', '')}
 
 class Audit(pd.DataFrame):
     "A DataFrame that shows its text whole"
     @property
     def _constructor(self): return Audit
     def _parts(self):
-        "The table as text, without empty columns, and each piece of advice once"
+        "The table as text, without empty columns, and each piece of advice once; None for what was made from an audit and is none"
+        if not {'kind','where'} <= set(self) or self.index.name or self.index.dtype.kind not in 'iu': return
         res = pd.DataFrame(self).map(lambda v: '' if isinstance(v, float) and math.isnan(v) else f'{v:.3g}' if isinstance(v, float) else v)
-        notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in dict.fromkeys(zip(self.kind, self.advice, self.source)) if a] if {'kind','advice','source'} <= set(self) else []
+        notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in dict.fromkeys(zip(self.kind, self.advice, self.source)) if a] if {'advice','source'} <= set(self) else []
         return res.drop(columns=['advice','source'] if notes else []).loc[:, lambda d: (d!='').any()], notes
     def _repr_html_(self):
-        table,notes = self._parts()
+        if (parts := self._parts()) is None: return pd.DataFrame(self)._repr_html_()
+        table,notes = parts
         with pd.option_context('display.max_colwidth', None): return table.to_html(index=False) + ''.join(f'<div>{escape(n)}</div>' for n in notes)
     def __repr__(self):
-        table,notes = self._parts()
+        if (parts := self._parts()) is None: return repr(pd.DataFrame(self))
+        table,notes = parts
         return '\n'.join([table.to_string(index=False), *(fill(n, 120, subsequent_indent='    ') for n in notes)])
 
 # %% ../nbs/regularization.ipynb #1c580e1f
@@ -244,7 +313,20 @@ def regularizers(self:Learner,
         if lr_max is not None and not r['advice']: r['advice'],r['source'] = _advise_wd(self, opt, lr_max) if r['kind']=='wd' else _advice[r['kind']]
     return Audit(rows, columns='kind where value effective advice source'.split())
 
-# %% ../nbs/regularization.ipynb #0e29cd12
+# %% ../nbs/regularization.ipynb #97743301
+def _ratios(learn, opt):
+    "The decay of each group that a fit will use, as a share of the largest; 1 where they are alike"
+    was = np.array(_weight_decays(learn, opt), dtype=float)
+    return [1.]*len(was) if (was==was[0]).all() or was.max()<=0 else list(map(float, was/was.max()))
+
+def _checked_wd(learn, wd):
+    "`wd` for each group, or the number for all; refuses what this learner cannot be set to"
+    opt,_ = _future(learn)
+    if 'wd' not in opt.hypers[0]: refuse('wd', wd, 'None: this optimizer has no weight decay')
+    vs = _groups('wd', wd, len(opt.hypers), 'a finite number >= 0', lambda v: v>=0)
+    if values(wd) is None and not isinstance(wd, slice): vs = [v*r for v,r in zip(vs, _ratios(learn, opt))]
+    return vs if len(set(vs))>1 else vs[0]
+
 def _set_wd(learn, wd):
     "Set the decay that the next fits use, and show it in the optimizer"
     learn.wd = wd
@@ -254,25 +336,21 @@ def _p_values(model, times):
     "Every dropout of `model` with its probability times `times`: `(module, name, p)`"
     return [(m, a, times*getattr(m, a)) for _,m,a in _dropouts(model)]
 
-def _check(learn, wd=None, dropout=None):
-    "Refuse what this learner cannot be set to"
-    if wd is not None:
-        opt,_ = _future(learn)
-        if 'wd' not in opt.hypers[0]: refuse('wd', wd, 'None: this optimizer has no weight decay')
-        _groups('wd', wd, len(opt.hypers), 'a finite number >= 0', lambda v: v>=0)
-    if dropout is not None:
-        top = max([getattr(m, a) for _,m,a in _dropouts(learn.model)], default=0)
-        if not top: refuse('dropout', dropout, 'None: the model has no dropout to scale')
-        real('dropout', dropout, f'a factor >= 0 that keeps every dropout <= 1, and the largest is {top:g}', lambda v: 0<=v<=1/top)
+def _check_dropout(learn, dropout):
+    "Refuse a factor on dropout that this learner cannot have"
+    ps = [getattr(m, a) for _,m,a in _dropouts(learn.model)]
+    if not ps: refuse('dropout', dropout, 'None: the model has no dropout to scale')
+    real('dropout', dropout, f'a factor >= 0 that keeps every dropout <= 1, and the largest is {max(ps):g}', lambda v: 0<=v and v*max(ps)<=1)
 
 @patch
 @contextmanager
 def reduced_regularization(self:Learner,
-    wd=None, # Weight decay inside: a number, or one for each parameter group; unchanged when None
+    wd=None, # Weight decay inside: a number (of the group that decays most, where they differ), or one for each parameter group; unchanged when None
     dropout:float=None # Factor on the probability of every dropout, stochastic depth included; unchanged when None
 ):
     "Context manager: train with other weight decay and dropout, and have the old ones back, whatever happens"
-    _check(self, wd, dropout)
+    if wd is not None: wd = _checked_wd(self, wd)
+    if dropout is not None: _check_dropout(self, dropout)
     was,hypers = self.wd,[h.get('wd') for h in _future(self)[0].hypers]
     ps = _p_values(self.model, 1)
     try:
@@ -285,15 +363,18 @@ def reduced_regularization(self:Learner,
             self.wd = was
             if self.opt is not None: self.opt._set_hyper('wd', hypers)
 
-# %% ../nbs/regularization.ipynb #bf0c384f
+# %% ../nbs/regularization.ipynb #50a15a6c
 class _Run(Callback):
-    "Validate at the end only; end a run whose loss is not finite, or a hundred times what the held-out loss was"
+    "Validate at the end only; end a run whose loss is not finite, or a hundred times what it was at the start, held out or in training"
     order = Recorder.order+1
-    def __init__(self, start): self.limit = 100*abs(start) or math.inf
+    def __init__(self, start): self.start,self.limit = abs(start),None
     def before_validate(self):
         if self.epoch < self.n_epoch-1: raise CancelValidException()
     def after_batch(self):
-        if self.training and not float(self.recorder.smooth_loss.value) <= self.limit: raise CancelFitException()
+        if not self.training: return
+        loss = float(self.recorder.smooth_loss.value)
+        if self.limit is None: self.limit = 100*max(self.start, abs(loss)) or math.inf # no step has been taken before this loss
+        if not loss <= self.limit: raise CancelFitException()
 
 def _finite(v): return float(v) if math.isfinite(v) else None
 
@@ -313,20 +394,65 @@ def _cycle(learn, lr_max, n_epoch, reinit, wd, dropout=1., seed=0):
         return dict(start=_finite(start), train_loss=train_loss, loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
                     steps=len(rec.hps_by_group['lr']))
 
-# %% ../nbs/regularization.ipynb #2b6763c4
-def _tensors(o):
-    "All tensors in nested dicts and lists"
-    if isinstance(o, torch.Tensor): yield o
+# %% ../nbs/regularization.ipynb #09f6e0a9
+def _feed(h, o, most):
+    "Hash tensors, arrays, images and plain values in nested collections; of a tensor at most about `most` values"
+    if isinstance(o, torch.Tensor):
+        h.update(repr((tuple(o.shape), o.dtype)).encode())
+        o = o.detach().flatten()
+        h.update(o[::1+int(o.numel()//most)].cpu().contiguous().view(torch.uint8).numpy())
     elif isinstance(o, (dict,list,tuple,L)):
-        for v in o.values() if isinstance(o, dict) else o: yield from _tensors(v)
+        for v in o.values() if isinstance(o, dict) else o: _feed(h, v, most)
+    elif hasattr(o, '__array_interface__'): h.update(np.ascontiguousarray(np.asarray(o)).tobytes()) # numpy and PIL
+    else: h.update(describe(o).encode())
+
+def _digest(*os, most=math.inf):
+    h = hashlib.sha256()
+    _feed(h, os, most)
+    return h.hexdigest()[:16]
+
+@lru_cache(256)
+def _set_later(cls):
+    "Names of attributes that methods other than `__init__` set: state, not settings"
+    own = [c for c in cls.__mro__ if not c.__module__.startswith(_libraries)]
+    return {i.argval for c in own for k,f in vars(c).items() if inspect.isfunction(f) and k!='__init__' for i in dis.get_instructions(f) if i.opname=='STORE_ATTR'}
+
+def _settings(o, depth=4):
+    "What `o` is: `describe`, with its settings"
+    if isinstance(o, (torch.Tensor,np.ndarray)): return _digest(o)
+    if isinstance(o, partial): return f'{_settings(o.func)}({[*map(_settings, o.args), *((k, _settings(v)) for k,v in o.keywords.items())]})'
+    if isinstance(o, (fo._BaseOptimizer, torch.optim.Optimizer)): return type(o).__qualname__
+    if isinstance(o, (list,tuple,L)): return str([_settings(v, depth-1) for v in o])
+    if isinstance(o, dict): return str({k:_settings(v, depth-1) for k,v in o.items()})
+    if inspect.isroutine(o) or not hasattr(o, '__dict__') or isinstance(o, (type,Learner)) or not depth: return describe(o)
+    had = {k:v for k,v in vars(o).items() if k not in ('learn','training') and not k.startswith('__') and k not in _set_later(type(o))}
+    res = f'{describe(o)} {({k:_settings(v, depth-1) for k,v in had.items()})}'
+    return res if len(res)<=400 else f'{res[:200]}... #{_digest(res)}'
+
+def _sample(dl):
+    "A hash of some of the data that `dl` has, before augmentation where that can be had"
+    ds = getattr(dl, 'dataset', None)
+    if hasattr(ds, 'tensors'): return _digest(*ds.tensors, most=1e6)
+    try: return _digest(*(ds[int(i)] for i in np.linspace(0, len(ds)-1, 16)), most=1e6)
+    except Exception: return _digest(next(iter(dl)), most=1e6) # a stream, or data that have no items
 
 def _identity(learn, lr_max, n_epoch, reinit):
     "What makes two runs with the same candidate and seed the same"
-    h,opt = hashlib.sha256(),_future(learn)[0]
-    for t in _tensors([learn.model.state_dict(), learn.opt.state_dict() if learn.opt is not None else ()]): h.update(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    opt = _future(learn, reinit is not None)[0]
     n_iter,bs,_ = _batch_sizes(learn.dls.train)
-    return dict(lr_max=_lr_groups(lr_max, len(opt.hypers)), n_epoch=n_epoch, batches=n_iter, batch_size=bs, optimizer=_decay_kind(opt),
-                momentum=learn.moms if isinstance(learn.moms, str) else list(map(float, learn.moms)), reinit=describe(reinit), weights=h.hexdigest()[:16])
+    model,cbs = re.sub('0x[0-9a-f]+', '', repr(learn.model)),[cb for cb in learn.cbs if cb.order < Recorder.order]
+    with undisturbed(learn):
+        seed_all(0, learn.dls)
+        if reinit is not None: reinit(learn.model)
+        weights = _digest(learn.model.state_dict(), learn.opt.state_dict() if learn.opt is not None and reinit is None else ())
+        seed_all(0, learn.dls)
+        data = [[getattr(dl, 'n', None) or len(dl), _sample(dl)] for dl in learn.dls.loaders[:2]]
+    fixed = [{k:v for k,v in h.items() if k not in ('lr','mom','wd') and isinstance(v, (int,float,bool,str))} for h in opt.hypers]
+    return dict(lr_max=_lr_groups(lr_max, len(opt.hypers)), n_epoch=n_epoch, batches=n_iter, batch_size=bs, optimizer=f'{_decay_kind(opt)}, {_settings(learn.opt_func)}',
+                hypers=[str(fixed), _ratios(learn, opt), [sum(p.numel() for p in ps) for ps in opt.param_lists]],
+                momentum=learn.moms if isinstance(learn.moms, str) else list(map(float, learn.moms)), reinit=describe(reinit), model=_digest(model), weights=weights,
+                dropout=_digest([(path, a, float(getattr(m, a))) for path,m,a in _dropouts(learn.model)]), trained=_digest([(k, p.requires_grad) for k,p in learn.model.named_parameters()]),
+                wd_bn_bias=bool(learn.wd_bn_bias), train_bn=bool(learn.train_bn), loss=_settings(learn.loss_func), metrics=_settings(learn.metrics), callbacks=_settings(cbs), data=data)
 
 def _run_ok(key, run):
     "Is this a run of a search?"
@@ -334,89 +460,110 @@ def _run_ok(key, run):
     return (len(key)==3 and all(isinstance(k, (int,float)) for k in key) and set(run)=={'start','train_loss','loss','metrics','steps'} and isinstance(run['metrics'], dict)
             and all(map(num, [run['loss'], run['train_loss'], run['start'], *run['metrics'].values()])) and isinstance(run['steps'], int))
 
-# %% ../nbs/regularization.ipynb #721d50f1
+# %% ../nbs/regularization.ipynb #62e6bca3
 @lru_cache
-def _critical(c, df):
+def _critical(c, df, looks=1):
     from scipy.stats import studentized_range
-    return float(studentized_range.ppf(.95, c, df))
+    return float(studentized_range.ppf(1-.05/looks, c, df))
 
-def _margin(losses):
-    "Tukey's honest significant difference of the rows' means; the columns are paired. `(candidates, seeds)`"
-    c,s = losses.shape
-    if c < 2: return 0.
+def _margin(losses, looks=1, c=None):
+    "Tukey's honest significant difference of the rows' means among `c` candidates; the columns are paired. `(candidates, seeds)`"
+    n,s = losses.shape
+    if n < 2: return 0.
     rest = losses - losses.mean(1, keepdims=True) - losses.mean(0, keepdims=True) + losses.mean()
-    df = (c-1)*(s-1)
-    return _critical(c, df)*math.sqrt((rest**2).sum()/df/s)
+    df = (n-1)*(s-1)
+    return _critical(c or n, df, looks)*math.sqrt((rest**2).sum()/df/s)
 
-def _contenders(losses):
-    "Indices of the rows that may be the best, and the margin between them. Rows with gaps or diverged runs are none"
+_rounding = 1e-5 # relative differences of losses that are none
+
+def _contenders(losses, looks=1):
+    "Indices of the rows that may be the best, and the margin between them. Rows with gaps or unstable runs are none"
     keep = np.flatnonzero(np.isfinite(losses).all(1))
     while len(keep):
-        means,margin = losses[keep].mean(1),_margin(losses[keep])
+        means = losses[keep].mean(1)
+        margin = max(_margin(losses[keep], looks, len(losses)), _rounding*abs(means.min()))
         close = keep[means <= means.min()+margin]
         if len(close) == len(keep): return keep,margin
         keep = close # without the noise of those that are out
     return keep,math.nan
 
-# %% ../nbs/regularization.ipynb #bb099181
+# %% ../nbs/regularization.ipynb #303483b3
 _axes = {'wd':'weight decays', 'dropout':'dropout factors'}
 
 def _losses(runs, cands, seeds):
-    "Held-out losses, `(candidates, seeds)`: infinite where a run diverged, NaN where there is none"
-    def loss(r): return math.nan if r is None else math.inf if r['loss'] is None else r['loss']
+    "Held-out losses, `(candidates, seeds)`: infinite where a run was unstable, NaN where there is none"
+    def loss(r): return math.nan if r is None else math.inf if _unstable(r) else r['loss']
     return np.array([[loss(runs.get((*c,s))) for s in seeds] for c in cands]).reshape(len(cands), len(seeds))
 
 def _unstable(run):
     "Did it diverge, or learn nothing: does it end worse than it began, in training too? (Only held out it is overfitting)"
     return run['loss'] is None or None not in (run['start'], run['train_loss']) and min(run['loss'], run['train_loss']) >= run['start']
 
+def _race(runs, cands, seeds, looks, new=None):
+    "What to run, round by round: two seeds of each new candidate, then one more of those that may be the best"
+    for i in range(2, len(seeds)+1):
+        live = (new or cands) if i==2 else [cands[j] for j in _contenders(_losses(runs, cands, seeds[:i-1]), looks)[0]]
+        yield [(*c,s) for s in seeds[:i] for c in live if (*c,s) not in runs]
+
+def _list(vs):
+    *most,last = [f'{v:g}' for v in vs]
+    return f"{', '.join(most)} and {last}" if most else last
+
 class Choice:
-    "What paired runs say: `best` (what to set; None if they cannot tell), `interval` (the values that may be best) and `reason`"
+    "What paired runs say: `best` (what to set; None if they cannot tell), `interval` (from the smallest to the largest value that may be best) and `reason`"
     def __init__(self,
         runs:dict, # `(wd, dropout, seed)` to a run
         cands:list, # `(wd, dropout)`
-        seeds:list # The seeds of a complete candidate
+        seeds:list, # The seeds of a complete candidate
+        looks:int=1 # How often these runs were looked at: the 5 % that chance is left are divided by it
     ):
         self.best,self.interval,self.contenders = None,{},[]
         bad = {c for c in cands if any(_unstable(runs[(*c,s)]) for s in seeds if (*c,s) in runs)}
         losses = _losses(runs, cands, seeds)
-        keep,self.margin = _contenders(losses)
+        keep,self.margin = _contenders(losses, looks)
         if 2*len(bad) > len(cands) or not len(keep):
             self.reason = f'{len(bad)} of {len(cands)} candidates are unstable: a run diverged or learned nothing. Lower lr_max, or give the cycle more epochs'
             return
         self.contenders = [cands[i] for i in keep]
         self.top = cands[keep[losses[keep].mean(1).argmin()]] # the lowest mean loss, significant or not
-        if len(seeds)>1 and not np.ptp(losses[keep], axis=1).any():
+        if len(seeds)>1 and (np.ptp(losses[keep], axis=1) <= _rounding*abs(losses[keep]).max()).all():
             self.reason = 'the seeds change nothing here (no shuffling, nothing random in the model, the same weights), so there is no spread to judge by'
             return
-        best,reasons = {},[]
-        for i,(name,plural) in enumerate(_axes.items()):
-            vals = sorted({c[i] for c in cands if c[1-i]==self.top[1-i]})
-            good = sorted({c[i] for c in self.contenders if c[1-i]==self.top[1-i]})
-            if len(vals) == 1: continue
+        axes = [(i,name,plural,sorted({c[i] for c in cands}),sorted({c[i] for c in self.contenders})) for i,(name,plural) in enumerate(_axes.items()) if len({c[i] for c in cands})>1]
+        tied = set(self.contenders) != set(product(*({c[i] for c in self.contenders} for i in (0,1)))) # combinations, rather than values
+        best,reasons,within = {},[],f'within the {self.margin:.2g} that chance makes'
+        for i,name,plural,vals,good in axes:
             self.interval[name] = good[0],good[-1]
-            if (good[0],good[-1]) == (vals[0],vals[-1]): reasons.append(f'the seeds differ more than the {plural}: the losses of {len(good)} of {len(vals)} lie within the {self.margin:.2g} that chance makes, the lowest at {self.top[i]:g}')
-            elif good[0] == vals[0] and len(good) > 1: reasons.append(f'all {plural} up to {good[-1]:g} are equally good: their losses lie within the {self.margin:.2g} that chance makes, the lowest at {self.top[i]:g}')
+            whole = good==[v for v in vals if good[0]<=v<=good[-1]]
+            if (good[0],good[-1]) == (vals[0],vals[-1]):
+                reasons.append(f'the seeds differ more than the {plural}: the losses of {len(good)} of {len(vals)}' + ('' if whole else f' ({_list(good)})') + f' lie {within}, the lowest at {self.top[i]:g}')
+            elif good[0] == vals[0] and len(good) > 1:
+                which = f'all {plural} up to {good[-1]:g}' if whole and not vals[0] else f'the {plural} {_list(good)}'
+                reasons.append(f'{which} cannot be told apart: their losses lie {within}, the lowest at {self.top[i]:g}' + (', and nothing smaller was tried' if vals[0] else ''))
             else:
                 best[name] = self.top[i]
-                reasons.append(f'the loss is lowest at {name}={self.top[i]:g}' + (f', and {good[0]:g} to {good[-1]:g} may be as good' if len(good)>1 else ', significantly')
+                reasons.append(f'the loss is lowest at {name}={self.top[i]:g}' + (', significantly' if len(self.contenders)==1 else '' if len(good)==1 else f', and {_list([v for v in good if v!=self.top[i]])} may be as good')
                                + (', the largest that was tried' if self.top[i]==vals[-1] else ''))
+        if tied:
+            if best: best = {name:self.top[i] for i,name,*_ in axes}
+            pairs = [f'wd={w:g} with dropout times {d:g}' for w,d in sorted(self.contenders)]
+            reasons.append(f'{len(pairs)} combinations tie: ' + '; '.join(pairs[:6]) + '; ...'*(len(pairs)>6) + (', of which the one with the lowest loss is taken' if best else ''))
         self.best,self.reason = best or None,'; '.join(reasons)
 
-# %% ../nbs/regularization.ipynb #1d8a8b11
+# %% ../nbs/regularization.ipynb #da69539a
 class Balance:
     "What a search for weight decay and dropout found"
-    def __init__(self, learn, runs, cands, seeds, lr_max, n_epoch, decay=math.nan):
+    def __init__(self, learn, runs, cands, seeds, lr_max, n_epoch, left=None, looks=1, fixed=False):
         self.learn,self.runs,self.cands,self.seeds,self.lr_max,self.n_epoch = learn,runs,cands,seeds,lr_max,n_epoch
-        self.decay = decay # what `decay_rate` adds up to over a run with a weight decay of 1
-        self.choice,self._ps = Choice(runs, cands, seeds),_p_values(learn.model, 1)
+        self.left,self.fixed = left or {},fixed # the share of a weight that each decay leaves; did all runs begin at the same weights?
+        self.choice,self._ps = Choice(runs, cands, seeds, looks),_p_values(learn.model, 1)
 
     @property
     def best(self): return self.choice.best
     @property
     def interval(self): return self.choice.interval
     @property
-    def reason(self): return self.choice.reason
+    def reason(self): return self.choice.reason + '. All runs began at the same weights: from others the answer may differ'*self.fixed
     @property
     def cost(self):
         "Optimizer steps of all runs"
@@ -427,21 +574,22 @@ class Balance:
         return 'unstable' if any(_unstable(self.runs[(*c,s)]) for s in self.seeds if (*c,s) in self.runs) else 'worse'
 
     def table(self):
-        "One row for each candidate: means over its seeds, the standard deviation of the loss, and what decay `takes`: it leaves exp(-takes) of a weight that nothing else moves"
+        "One row for each candidate: means over its seeds, the standard deviation of the loss, and the share of a weight that is `left` by decay when nothing else moves it"
         rows = []
         for c in sorted(self.cands):
             runs = [self.runs[(*c,s)] for s in self.seeds if (*c,s) in self.runs]
             losses = [math.inf if r['loss'] is None else r['loss'] for r in runs]
             mets = {k: np.mean([math.nan if (v := r['metrics'].get(k)) is None else v for r in runs]) for r in runs for k in r['metrics']}
-            rows.append(dict(wd=c[0], dropout=c[1], takes=c[0]*self.decay, loss=np.mean(losses), sd=np.std(losses, ddof=1) if np.isfinite(losses).all() else math.nan,
+            rows.append(dict(wd=c[0], dropout=c[1], left=self.left.get(c[0], math.nan), loss=np.mean(losses), sd=np.std(losses, ddof=1) if np.isfinite(losses).all() else math.nan,
                              **mets, seeds=len(runs), verdict=self._verdict(c)))
         return pd.DataFrame(rows)
 
     def apply(self):
         "Set what was found on the learner"
         if self.best is None: raise ValueError(f'there is nothing to apply: {self.reason}')
-        if 'wd' in self.best: _set_wd(self.learn, self.best['wd'])
-        for m,a,p in self._ps: setattr(m, a, p*self.best.get('dropout', 1))
+        if 'wd' in self.best: _set_wd(self.learn, _checked_wd(self.learn, self.best['wd']))
+        if 'dropout' in self.best:
+            for m,a,p in self._ps: setattr(m, a, p*self.best['dropout'])
 
     def __repr__(self):
         found = 'no choice' if self.best is None else ', '.join(f'{k}={v:g}' for k,v in self.best.items())
@@ -451,7 +599,7 @@ class Balance:
         head,text = repr(self).split('\n', 1)
         return f'<b>{escape(head)}</b><br>{escape(text)}' + self.table().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../nbs/regularization.ipynb #7d18a5f9
+# %% ../nbs/regularization.ipynb #51287ec0
 @patch
 def plot(self:Balance,
     ax=None # Draw here; a new figure when None
@@ -461,8 +609,8 @@ def plot(self:Balance,
     i = 0 if len({c[0] for c in self.cands})>1 else 1
     name,other = list(_axes)[i],list(_axes)[1-i]
     xs,lines = sorted({c[i] for c in self.cands}),sorted({c[1-i] for c in self.cands})
-    losses = _losses(self.runs, self.cands, self.seeds)
-    losses[np.isinf(losses)] = np.nan
+    losses = np.array([[(self.runs.get((*c,s)) or {}).get('loss') for s in self.seeds] for c in self.cands], dtype=float) # unstable ones too
+    ends = []
     with figure_style():
         for k,line in enumerate(lines):
             at = sorted((c[i], j) for j,c in enumerate(self.cands) if c[1-i]==line and np.isfinite(losses[j]).any())
@@ -471,7 +619,7 @@ def plot(self:Balance,
             y,col = losses[list(rows)],colors[k%len(colors)]
             ax.plot(x, np.nanmean(y, 1), color=col)
             ax.plot(np.repeat(x, y.shape[1]), y.ravel(), ls='', marker='o', ms=3.5, color=col, alpha=.7)
-            if len(lines) > 1: ax.annotate(f'{other} {line:g}', (x[-1], np.nanmean(y[-1])), xytext=(5,0), textcoords='offset points', va='center', color=col, fontsize=9)
+            ends.append((np.nanmean(y[-1]), x[-1], f'{other} {line:g}', col))
         if name in self.interval:
             lo,hi = self.interval[name]
             at = self.best[name] if self.best and name in self.best else None
@@ -488,29 +636,54 @@ def plot(self:Balance,
             ax.set_xlim(-.3*low if xs[0]==0 else low/1.5, 1.5*xs[-1])
             ax.xaxis.set_minor_locator(plt.NullLocator())
             ax.set_xticks(xs, [f'{x:g}' for x in xs])
+        last = -math.inf
+        for y,x,text,col in sorted(ends)*(len(lines)>1): # labels of the lines, none upon another
+            at = ax.transData.transform((x, y))[1]*72/ax.figure.dpi
+            last = max(at, last+11)
+            ax.annotate(text, (x, y), xytext=(5,last-at), textcoords='offset points', va='center', color=col, fontsize=9)
         ax.set(xlabel='weight decay' if i==0 else 'factor on dropout', ylabel='held-out loss')
-        ax.set_title(fill(repr(self).split('\n')[1], 90), fontsize=9, loc='left')
+        ax.set_title(fill(self.choice.reason[0].upper()+self.choice.reason[1:], 90), fontsize=9, loc='left')
     return ax
 
-# %% ../nbs/regularization.ipynb #0ee757b5
-def _run_decay(learn, lr_max, n_epoch):
-    "`_total_decay` of the run that `fit_superconv` would make"
-    opt,steps = _future(learn)[0],OneCycleScheduler(lr_max).plan(learn, n_epoch)[0]
-    return _total_decay(*_schedules(learn, opt, lr_max, len(steps)), l2=_decay_kind(opt)=='L2')
+# %% ../nbs/regularization.ipynb #983ee45a
+def _run_rates(learn, lr_max, n_epoch):
+    "LR, momentum and `decay_rate` at each step of the run that `fit_superconv` would make, for a weight decay of 1 in the group that decays most. `(n_steps, n_groups)`"
+    opt,n = _future(learn)[0],len(OneCycleScheduler(lr_max).plan(learn, n_epoch)[0])
+    lr,mom = _schedules(learn, opt, lr_max, n)
+    ratios,mom = np.array(_ratios(learn, opt)),np.broadcast_to(mom, lr.shape)
+    return lr*ratios, mom, _cycle_rates(opt, lr, mom, _decay_kind(opt)=='L2')*ratios
 
-# %% ../nbs/regularization.ipynb #9dd0b772
+def _left(opt, wd, lr, mom, rates):
+    "Share of a weight that these steps leave when only decay moves it, in the group where it is least; NaN where there is no fixed share"
+    kind = _decay_kind(opt)
+    if kind=='decoupled': return float(np.prod(1-wd*rates, axis=0).min())
+    if kind!='L2': return math.nan
+    damp = np.stack([np.broadcast_to(_dampening(opt, h, m), len(lr)) for h,m in zip(opt.hypers, mom.T)], 1)
+    w,v = np.ones(lr.shape[1]),np.zeros(lr.shape[1])
+    for l,m,d in zip(lr*wd, mom, 1-damp):
+        v = m*v + d*w
+        w = w - l*v
+    return float(w.min())
+
+def _default_wds(opt, rates):
+    "0 and the decays for which `decay_rate` adds up to 10, 1, 0.1 and 0.01, as far as it stays within 0.5 a step; where decay takes no fixed share, 0 and 1e-5 to 0.1. The largest that is allowed comes with them"
+    if _decay_kind(opt) not in ('decoupled','L2'): return [0.,1e-5,1e-4,1e-3,1e-2,.1],math.inf
+    most = .5/rates.max()
+    return sorted({0., *(float(f'{min(10.**k/rates.sum(0).max(), most):.1e}') for k in range(-2, 2))}),most
+
+# %% ../nbs/regularization.ipynb #6d67e466
 @patch
 def balance_regularization(self:Learner,
     lr_max, # Largest LR of the cycle that the decay is for, as in `fit_superconv`
     n_epoch:int=3, # Epochs of each run, which is a complete cycle
-    wds=None, # Weight decays to try; when None, those for which `decay_rate` adds up to 10, 1, 0.1, 0.01 and 0 over a run, then half a decade around the best
+    wds=None, # Weight decays to try (of the group that decays most, where they differ); when None, 0 and those for which `decay_rate` adds up to 10, 1, 0.1 and 0.01 over a run (at most 0.5 in a step), then half a decade around the best
     dropouts=None, # Factors to try on every dropout of the model; dropout stays as it is when None
-    seeds:int=3, # Runs of each candidate that stays in the race
+    seeds:int=3, # Runs of each candidate that stays in the race. They vary the order of the data and what is random in the model; the initial weights only with `reinit`
     n_jobs:int=1, # Processes, through joblib; -1 for as many as there are cores
     path=None, # Log of finished runs: an interrupted search goes on from it
-    reinit=None # Makes the weights that a run starts from, in place: `reinit(model)`. The present weights when None
+    reinit=None # Makes the weights that a run starts from, in place: `reinit(model)`. When None all runs start from the present weights, and the answer is for these
 ) -> Balance: # `.best`, `.table()`, `.plot()`, `.apply()`
-    "Find the weight decay, and the dropout, for a cycle to `lr_max`: short cycles, paired seeds, held-out loss. Leaves the learner as it was until `.apply()`"
+    "Find the weight decay, and the dropout, for a cycle to `lr_max`: short cycles, paired seeds, held-out loss; the spread over the seeds is taken to be alike for all candidates. Leaves the learner as it was until `.apply()`"
     n_epoch,_ = _epochs(n_epoch)
     seeds = list(range(integer('seeds', seeds, 'an integer >= 2: one seed has no spread', lambda v: v>=2)))
     n_jobs = integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
@@ -518,32 +691,36 @@ def balance_regularization(self:Learner,
     def grid(name, vs):
         if not values(vs): refuse(name, vs, 'None or a list of numbers')
         vs = {real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0) for v in vs}
-        for v in vs: _check(self, **{name[:-1]:v})
+        for v in vs: _checked_wd(self, v) if name=='wds' else _check_dropout(self, v)
         return sorted(vs)
     if len(self.dls.loaders) < 2 or getattr(self.dls.valid, 'n', 1) == 0: raise ValueError('the search compares held-out losses, and the learner has no validation data')
-    top = _run_decay(self, lr_max, n_epoch)
-    ws = [0.] + [float(f'{10.**k/top:.1e}') for k in range(-2, 2)] if wds is None else grid('wds', wds)
-    ds = [1.] if dropouts is None else grid('dropouts', dropouts)
-    if wds is None: _check(self, wd=0.)
+    if not (reinit is None or callable(reinit)): refuse('reinit', reinit, 'None or a function that is given the model')
+    lr,mom,rates = _run_rates(self, lr_max, n_epoch)
+    opt,_ = _future(self)
+    default,most = _default_wds(opt, rates)
+    if wds is None: _checked_wd(self, 0.)
+    ws,ds = default if wds is None else grid('wds', wds),[1.] if dropouts is None else grid('dropouts', dropouts)
+    if len(ds)>1 and not any(getattr(m, a) for _,m,a in _dropouts(self.model)): refuse('dropouts', dropouts, 'None: the model has no dropout to scale, or all of it is 0')
     if len(ws)*len(ds) < 2: refuse('wds', wds, 'None or at least two weight decays, or give dropouts')
-    log,cands = RunLog('balance', path, _identity(self, lr_max, n_epoch, reinit), check=_run_ok),[]
+    looks = (len(seeds)-1)*(2 if wds is None else 1) # the finer grid looks again
+    log,cands = RunLog('balance', path, None if path is None else _identity(self, lr_max, n_epoch, reinit), check=_run_ok),[]
     bar = progress_bar(range(len(ws)*len(ds)*len(seeds)), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
 
     def search(new):
         cands.extend(new)
-        for i in range(2, len(seeds)+1):
-            live = new if i==2 else [cands[j] for j in _contenders(_losses(log.runs, cands, seeds[:i-1]))[0]]
-            jobs = [(*c,s) for s in seeds[:i] for c in live if (*c,s) not in log.runs]
+        for jobs in _race(log.runs, cands, seeds, looks, new):
             for k,run in run_jobs(_cycle, jobs, n_jobs, (self, lr_max, n_epoch, reinit)):
                 log.add(k, run)
                 if bar: bar.update(min(len(log.runs), bar.total))
-        return Choice(log.runs, cands, seeds)
+        return Choice(log.runs, cands, seeds, looks)
     try:
         if bar: bar.update(0)
         choice = search([(w,d) for w in ws for d in ds])
         if wds is None and 'wd' in (choice.best or {}) and choice.best['wd'] > 0:
-            search([(float(f"{choice.best['wd']*f:.1e}"), choice.top[1]) for f in (10**-.5, 10**.5)])
+            finer = {(float(f"{min(choice.best['wd']*f, most):.1e}"), choice.top[1]) for f in (10**-.5, 10**.5)}
+            if finer := finer.difference(cands): search(sorted(finer))
     finally:
         log.close()
         if bar: bar.on_iter_end()
-    return Balance(self, {k:r for k,r in log.runs.items() if k[:2] in cands and k[2] in seeds}, cands, seeds, max(_lr_groups(lr_max, len(_future(self)[0].hypers))), n_epoch, top)
+    return Balance(self, {k:r for k,r in log.runs.items() if k[:2] in cands and k[2] in seeds}, cands, seeds, max(_lr_groups(lr_max, len(opt.hypers))), n_epoch,
+                   {w:_left(opt, w, lr, mom, rates) for w,_ in cands}, looks, reinit is None)

@@ -229,6 +229,18 @@ def tukey(rows, critical):
     df = (c-1)*(s-1)
     return critical(c, df)*math.sqrt(ss/df)/math.sqrt(s)
 
+def race(x, critical):
+    "Rows of `x` that may have the smallest mean, when after each seed only those that may have it go on; the number of rows stays that of the start"
+    n,live = len(x),list(range(len(x)))
+    for s in range(2, len(x[0])+1):
+        while len(live) > 1:
+            rows = [list(x[i][:s]) for i in live]
+            means,margin = [sum(r)/s for r in rows],tukey(rows, lambda c,df: critical(n, df))
+            new = [i for i,m in zip(live, means) if m <= min(means)+margin]
+            if new == live: break
+            live = new
+    return live
+
 def search(make_learner, fit, wds, seeds):
     "Every weight decay with every seed, each on a fresh learner: mean held-out losses"
     return {wd: sum(fit(make_learner(), wd, s) for s in range(seeds))/seeds for wd in wds}

@@ -11,9 +11,12 @@ from fastai.losses import FocalLossFlat, LabelSmoothingCrossEntropyFlat
 from conftest import *
 from test_state import busy_learner, fingerprint, kinds, same
 from superconv_fastai.all import *
-from superconv_fastai.regularization import _critical, _cycle, _decay_kind, _dropouts, _margin, _rate, _run_decay
+from superconv_fastai.runs import seed_all
+from superconv_fastai.regularization import _contenders, _critical, _cycle, _decay_kind, _dropouts, _left, _margin, _race, _rate, _run_rates
 import superconv_fastai.regularization as module
 import reference as ref
+from fastai import optimizer as fo
+from fastai.callback.rnn import RNNRegularizer
 
 for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
 
@@ -37,6 +40,7 @@ opts = {'SGD': (partial(SGD, mom=0.), 'decoupled'), 'SGD mom': (partial(SGD, mom
         'SGD mom L2': (partial(SGD, mom=.9, decouple_wd=False), 'L2'), 'Adam': (Adam, 'decoupled'), 'RMSProp': (RMSProp, 'decoupled'), 'Lamb': (Lamb, 'decoupled'),
         'torch SGD': (torch_opt(torch.optim.SGD), 'L2'), 'torch SGD mom': (torch_opt(torch.optim.SGD, momentum=.9), 'L2'),
         'torch SGD nesterov': (torch_opt(torch.optim.SGD, momentum=.9, nesterov=True), 'L2'), 'torch SGD dampening': (torch_opt(torch.optim.SGD, momentum=.9, dampening=.5), 'L2'),
+        'dampened L2': (partial(fo.Optimizer, cbs=[fo.l2_reg, partial(fo.average_grad, dampening=True), fo.momentum_step], mom=.9, wd=0.), 'L2'),
         'torch AdamW': (torch_opt(torch.optim.AdamW), 'decoupled'), 'torch NAdam': (torch_opt(torch.optim.NAdam, decoupled_weight_decay=True), 'decoupled')}
 
 @pytest.mark.parametrize('name', opts)
@@ -49,7 +53,7 @@ def test_effective_decay_is_the_measured_shrinkage(name):
     assert _decay_kind(opt) == kind
     ws = ref.shrink(lambda _: opt, p, n)
     measured = 1-(ws[-1]/ws[n//2-1])**(2/n)
-    assert measured == pytest.approx(_rate(kind, lr, opt.hypers[0]), rel=1.5e-3 if kind=='L2' else 1e-9) # L2: to first order in lr*wd/(1-mom)**2
+    assert measured == pytest.approx(_rate(opt, lr, opt.hypers[0]), rel=1.5e-3 if kind=='L2' else 1e-9) # L2: to first order in lr*wd/(1-mom)**2
 
 @pytest.mark.parametrize('f', [partial(Adam, decouple_wd=False), partial(RMSProp, decouple_wd=False), torch_opt(torch.optim.Adam), torch_opt(torch.optim.RMSprop), torch_opt(torch.optim.Adagrad)])
 def test_l2_in_adaptive_optimizers_has_no_fixed_share(f):
@@ -59,7 +63,7 @@ def test_l2_in_adaptive_optimizers_has_no_fixed_share(f):
         opt = f([p], lr=.01); opt.set_hypers(wd=.02)
         ws = ref.shrink(lambda _: opt, p, 20)
         shares.append(1-ws[-1]/ws[0])
-        assert _decay_kind(opt)=='scaled L2' and math.isnan(_rate('scaled L2', .01, opt.hypers[0]))
+        assert _decay_kind(opt)=='scaled L2' and math.isnan(_rate(opt, .01, opt.hypers[0]))
     assert shares[0] > 10*shares[1] # the step has the size of the LR, not of the weight
 
 @pytest.mark.parametrize('decouple', [True, False])
@@ -69,13 +73,29 @@ def test_decay_over_a_cycle_is_the_measured_shrinkage(decouple):
     dls = fit_dls(torch.zeros(408, 4), torch.zeros(408, 1))
     learn = Learner(dls, model, loss_func=lambda p,y: (p*0).mean(), opt_func=partial(SGD, mom=.9, decouple_wd=decouple), wd_bn_bias=True)
     was,wd = model.weight.detach().clone(),.005
-    took = wd*_run_decay(learn, .1, 4)
+    left = _left(learn.opt_func(learn.splitter(model), lr=.1), wd, *_run_rates(learn, .1, 4))
     learn.fit_superconv(4, .1, wd=wd)
     ratio = (model.weight/was).mean().item()
-    assert ratio == pytest.approx(math.exp(-took), rel=.001 if decouple else .03)
+    assert ratio == pytest.approx(left, rel=1e-4)
     if not decouple:
         lr,mom = one_cycle(200, .1).values(),momentum_cycle(200, learn.moms).values()
         assert ratio == pytest.approx(ref.heavy_ball(lr, wd, mom), rel=1e-4)
+
+@pytest.mark.parametrize('wd', [5., 30.])
+def test_a_large_decay_is_not_an_exponential(wd):
+    "What is left of a weight when lr*wd is near 1, or above it"
+    learn = ridge()
+    left = _left(learn.opt_func(learn.splitter(learn.model), lr=.1), wd, *_run_rates(learn, .05, 3))
+    model = learn.model[1]
+    was = model.weight.detach().clone()
+    learn.loss_func = lambda p,y: (p*0).mean()
+    learn.fit_superconv(3, .05, wd=wd)
+    assert (model.weight/was).mean().item() == pytest.approx(left, rel=1e-4)
+
+def test_dampening_is_in_the_effective_lr():
+    sgd = make_learner(opt_func=torch_opt(torch.optim.SGD, momentum=.9, dampening=.9, weight_decay=1e-3), lr=.1)
+    assert value(sgd, 'lr').effective == pytest.approx(.1) and value(sgd, 'wd').effective == pytest.approx(1e-4)
+    assert value(sgd, 'noise_scale').effective == pytest.approx(value(sgd, 'noise_scale').value)
 
 # ---- audit ----
 
@@ -192,6 +212,83 @@ def test_audit_of_a_stream():
     learn.dls = DataLoaders(DataLoader(Stream(), bs=4), DataLoader(Stream(), bs=4))
     assert value(learn, 'batch_size').value == 4 and math.isnan(value(learn, 'noise_scale').value)
 
+def helper(x, p, training): return F.dropout(x, p, training)
+
+def test_calls_that_drop_are_found_wherever_they_are():
+    class Net(nn.Module):
+        def __init__(self): super().__init__(); self.lin = nn.Linear(4, 1)
+        def forward(self, x): return self.lin(F.dropout(x, .3, self.training))
+    class Heir(Net): pass
+    class Plain(Net):
+        def forward(self, x): return self.lin(x)
+    class Deeper(Plain):
+        def forward(self, x): return super().forward(x)
+    class Helped(Net):
+        def forward(self, x): return self.lin(helper(x, .3, self.training))
+    class Nested(Net):
+        def forward(self, x): return (lambda o: self.lin(nn.functional.dropout(o, .3)))(x)
+    class Attention(Net):
+        def forward(self, x): return F.scaled_dot_product_attention(x, x, x, dropout_p=.3)
+    class Silent(Net):
+        def forward(self, x): return F.scaled_dot_product_attention(x, x, x)
+    learn = make_learner()
+    def found(cls): learn.model = cls(); return list(rows(learn, 'dropout')['where'])
+    for cls in (Net, Heir, Helped, Nested): assert found(cls) == [f'{cls.__name__} calls dropout']
+    assert found(Plain) == found(Deeper) == found(Silent) == [] and found(Attention) == ['Attention calls scaled_dot_product_attention']
+
+def test_probabilities_that_modules_keep_as_numbers():
+    from torchvision.models.swin_transformer import ShiftedWindowAttention
+    from torchvision.models.densenet import _DenseLayer
+    class Own(nn.Module):
+        def __init__(self, p): super().__init__(); self.dropout,self.width,self.lin = p,.5,nn.Linear(4, 1)
+        def forward(self, x): return self.lin(F.dropout(x, self.dropout, self.training)*self.width)
+    class PatchDropout(nn.Module):
+        "As in timm"
+        def __init__(self): super().__init__(); self.prob,self.num_prefix_tokens = .25,1
+        def forward(self, x): return x
+    learn = make_learner()
+    learn.model = nn.Sequential(ShiftedWindowAttention(8, [2,2], [0,0], 2, attention_dropout=.3, dropout=.2), _DenseLayer(4, 4, 2, .1), Own(.4), PatchDropout())
+    df = rows(learn, 'dropout')
+    assert dict(zip(df['where'], df.value)) == pytest.approx({'0.attention_dropout (ShiftedWindowAttention)':.3, '0.dropout (ShiftedWindowAttention)':.2,
+        '1.drop_rate (_DenseLayer)':.1, '2.dropout (Own)':.4, '3.prob (PatchDropout)':.25})
+    learn.model[1].drop_rate = 0.
+    assert '_DenseLayer' not in ' '.join(rows(learn, 'dropout')['where']) # it drops nothing
+    with learn.reduced_regularization(dropout=.5): assert ps(learn.model) == pytest.approx([.15, .1, 0, .2, .125])
+    x = torch.ones(1000, 4)
+    learn.model[2].lin = nn.Identity()
+    with learn.reduced_regularization(dropout=2.): assert (learn.model[2](x)==0).float().mean().item() == pytest.approx(.8, abs=.05) # it takes effect
+
+def test_containers_of_transforms_and_wrapped_datasets():
+    from torchvision import transforms as T
+    from torch.utils.data import ConcatDataset, Subset, random_split
+    class Images(torch.utils.data.Dataset):
+        transform = T.Compose([T.RandomApply([T.Grayscale(), T.RandomHorizontalFlip(.2)], p=.3), T.RandomChoice([T.Grayscale(), T.CenterCrop(3)]), T.ToTensor()])
+        def __len__(self): return 8
+        def __getitem__(self, i): return torch.zeros(4),torch.zeros(1)
+    learn = make_learner()
+    for ds in (Images(), Subset(Images(), range(8)), random_split(Images(), [6,2])[0], ConcatDataset([Images(), Images()]), Subset(ConcatDataset([Images()]), range(4))):
+        learn.dls = DataLoaders(DataLoader(ds, bs=4), DataLoader(ds, bs=4))
+        df = rows(learn, 'augmentation')
+        found = dict(zip(df['where'], df.value))
+        assert found['dataset.transform: RandomApply(Grayscale, RandomHorizontalFlip)'] == .3 and found['dataset.transform: RandomHorizontalFlip'] == .2
+        assert math.isnan(found['dataset.transform: RandomChoice(Grayscale, CenterCrop)']) and math.isnan(found['inside Images']) and len(found) == 4
+    learn.dls = DataLoaders(*[torch.utils.data.DataLoader(list(zip(torch.zeros(8, 4), torch.zeros(8, 1))), 4, collate_fn=f) for f in (helper, None)])
+    assert list(rows(learn, 'augmentation')['where']) == ['inside collate_fn helper']
+
+def test_audit_of_callbacks_in_the_loss():
+    class Penalty(Callback):
+        def after_loss(self): self.learn.loss_grad += 1
+    class Watch(Callback):
+        def after_batch(self): pass
+    learn = make_learner(cbs=[RNNRegularizer(alpha=2., beta=1.), Penalty(), Watch()])
+    assert list(rows(learn, 'activation').value) == [2, 1]
+    assert value(learn, 'callback')['where'] == 'Penalty: after_loss' and 'not visible' in value(learn, 'callback').advice
+
+@pytest.mark.parametrize('loss', [nn.PoissonNLLLoss(), nn.GaussianNLLLoss(), nn.TripletMarginLoss(), nn.CrossEntropyLoss()])
+def test_a_small_number_in_a_loss_is_no_smoothing(loss):
+    learn = make_learner(); learn.loss_func = loss
+    assert not len(rows(learn, 'label_smoothing'))
+
 @pytest.mark.parametrize('loss,want', [(nn.CrossEntropyLoss(label_smoothing=.2), .2), (CrossEntropyLossFlat(label_smoothing=.1), .1), (FocalLossFlat(gamma=1.5), 1.5), (partial(F.cross_entropy, label_smoothing=.3), .3)])
 def test_audit_of_losses(loss, want):
     learn = make_learner(); learn.loss_func = loss
@@ -214,6 +311,7 @@ def test_audit_is_readable():
     assert list(df.columns) == ['kind','where','value','effective','advice','source']
     text,html = repr(df),df._repr_html_()
     assert max(map(len, text.splitlines())) <= 140 and '...' not in text and 'nan' not in html.lower()
+    assert 'mean' in repr(df.describe()) and 'lr' in repr(df.set_index('kind')[['value']]) and 'lr' in df.set_index('kind')._repr_html_() # their index is theirs
     assert isinstance(df[df.kind=='wd'], pd.DataFrame) and df[df.kind=='wd'].advice.item() in html
 
 # ---- advice ----
@@ -228,10 +326,19 @@ def test_advice_converts_the_papers_decays():
     assert low_d/low == pytest.approx(factor, rel=.02) and high_d/high == pytest.approx(factor, rel=.02) and 9 < factor < 10
     assert '1708.07120' in decoupled.source and '1803.09820' in decoupled.source
 
+def test_advice_is_for_what_the_lr_comes_to_with_momentum():
+    "Without momentum LR 30 does what the papers' LR 3 does"
+    def advice(lr_max, mom, **kwargs): return value(make_learner(opt_func=partial(SGD, mom=mom, **kwargs), moms=(mom,)*3), 'wd', lr_max=lr_max).advice
+    same = advice(3., .9, decouple_wd=False)
+    assert same.startswith('try 0.0001 to 1e-06, and 0') and advice(30., 0.).startswith('try 0.0001 to 1e-06, and 0') and 'times' not in advice(30., 0.)
+    assert '1e-05 as L2, times 10' in advice(1., .9) or 'times 10' in advice(3., .9)
+    assert 'Rule of thumb' in advice(300., 0.) and 'Rule of thumb' in advice(30., .9)
+    assert advice(3., 0.) != same # not what was found at ten times the effective LR
+
 def test_every_kind_has_advice_and_numbers_have_sources():
-    learn = vision(cbs=[MixUp(.3), CutMix(), GradientClip(2.), EarlyStoppingCallback()])
+    learn = vision(cbs=[MixUp(.3), CutMix(), GradientClip(2.), EarlyStoppingCallback(), RNNRegularizer(1.)])
     df = learn.regularizers(lr_max=1.)
-    assert {'lr','wd','batch_size','noise_scale','dropout','augmentation','norm','label_smoothing','mixup','cutmix','grad_clip','early_stopping'} == set(df.kind)
+    assert {'lr','wd','batch_size','noise_scale','dropout','augmentation','norm','label_smoothing','mixup','cutmix','grad_clip','early_stopping','activation'} == set(df.kind)
     assert (df.advice != '').all()
     for r in df.itertuples():
         if r.source == '': assert 'Rule of thumb' in r.advice or 'not visible' in r.advice
@@ -269,6 +376,53 @@ def test_reduced_decay_is_what_trains():
     b.fit(1, lr=.1, wd=.01)
     assert all(torch.equal(p, q) for p,q in zip(a.model.parameters(), b.model.parameters()))
 
+@pytest.mark.parametrize('wd', [np.float32(.5), torch.tensor(.5), np.array([.5,.25]), (.5,.25), L(.5,.25), slice(.25,.5)])
+@pytest.mark.parametrize('made', [True, False])
+def test_reduced_decay_takes_any_number(wd, made):
+    learn = make_learner(wd=.3, splitter=groups)
+    if made: learn.create_opt()
+    with learn.reduced_regularization(wd=wd):
+        learn.fit(1)
+        got = [h['wd'] for h in learn.opt.hypers]
+        assert got == [float(v) for v in wd] if isinstance(wd, (np.ndarray,tuple,L)) else got == [.25,.5] if isinstance(wd, slice) else got == [.5,.5]
+        assert all(isinstance(v, float) for v in got)
+    assert learn.wd == .3
+
+def spared(params, lr=.001, **kwargs):
+    "torch's AdamW with its own groups: biases are not decayed"
+    ps = [p for g in params for p in (g if isinstance(g, (list,L)) else [g])]
+    return OptimWrapper(opt=torch.optim.AdamW([dict(params=[p for p in ps if p.ndim>1], weight_decay=.05), dict(params=[p for p in ps if p.ndim<=1], weight_decay=0.)], lr=lr))
+
+def test_groups_keep_the_ratio_of_their_decays():
+    learn = make_learner(opt_func=spared)
+    with learn.reduced_regularization(wd=.01):
+        learn.create_opt(); learn.opt.set_hypers(wd=learn.wd)
+        assert [h['wd'] for h in learn.opt.hypers] == [.01, 0]
+    learn = ridge(wd=[.1,.4], splitter=lambda m: [params(m[1])[:1], params(m[1])[1:]], bias=True)
+    seen = []
+    class See(Callback):
+        def before_step(self): seen.append(tuple(h['wd'] for h in self.opt.hypers))
+    learn.add_cb(See())
+    b = learn.balance_regularization(.05, 2, [1.,2.], seeds=2)
+    assert set(seen) == {(.25,1.), (.5,2.)} and learn.wd == [.1,.4]
+    b.choice.best = {'wd':8.}
+    b.apply()
+    assert learn.wd == [2.,8.]
+    with learn.reduced_regularization(wd=[3.,3.]): assert learn.wd == 3. # as it is told
+    equal = ridge(wd=.3, splitter=lambda m: [params(m[1])[:1], params(m[1])[1:]], bias=True)
+    with equal.reduced_regularization(wd=.1): assert equal.wd == .1
+
+@pytest.mark.parametrize('module', [nn.Dropout(.4), nn.MultiheadAttention(4, 1, dropout=.4), nn.LSTM(4, 4, 2, dropout=.4)])
+def test_reductions_nest(module):
+    learn = make_learner()
+    learn.model = nn.Sequential(module, nn.Linear(4, 1))
+    with learn.reduced_regularization(dropout=0.):
+        with learn.reduced_regularization(dropout=.5): assert ps(learn.model) == [0]
+    with learn.reduced_regularization(dropout=.5):
+        with learn.reduced_regularization(dropout=.5): assert ps(learn.model) == pytest.approx([.1])
+        assert ps(learn.model) == pytest.approx([.2])
+    assert ps(learn.model) == [.4]
+
 @pytest.mark.parametrize('kwargs', [dict(wd=-1), dict(wd='x'), dict(wd=[.1,.1]), dict(wd=math.nan), dict(dropout=3.), dict(dropout=-1), dict(dropout=True)])
 def test_reduced_regularization_refuses(kwargs):
     learn = vision(wd=.1)
@@ -297,8 +451,22 @@ def choice(x, wds=None, start=None, bad=()):
     runs = {(w,1.,s): dict(loss=None if (w,s) in bad else x[i][s], train_loss=x[i][s], start=start) for i,w in enumerate(wds) for s in range(len(x[0])) if not np.isnan(x[i][s])}
     return Choice(runs, [(w,1.) for w in wds], list(range(len(x[0]))))
 
+@pytest.mark.parametrize('seeds', [3,5])
+def test_a_race_among_equals(seeds):
+    "Five equal candidates in the race of a search: some are held to be worse in at most about one of twenty"
+    n,looks = 400,seeds-1
+    rng,cands,wrong,more = np.random.default_rng(0),[(float(i),1.) for i in range(5)],0,0
+    for _ in range(n):
+        x,runs = rng.normal(size=(5,seeds)),{}
+        for jobs in _race(runs, cands, list(range(seeds)), looks): runs.update({(w,d,s): dict(loss=x[int(w),s], train_loss=None, start=None) for w,d,s in jobs})
+        c = Choice(runs, cands, list(range(seeds)), looks)
+        wrong += len(c.contenders) < 5
+        more += len(runs) < 5*seeds
+        if _ < 20: assert set(c.contenders) == {cands[i] for i in ref.race(x, lambda c,df: _critical(c, df, looks))}
+    assert wrong/n < .08 and more <= wrong # those that are out get no more seeds
+
 def test_no_choice_among_equals():
-    "Five equal candidates: chosen in at most about one search of twenty"
+    "All runs, one look"
     rng = np.random.default_rng(0)
     n = 400
     chosen = sum(choice(rng.normal(size=(5,3))).best is not None for _ in range(n))
@@ -330,6 +498,38 @@ def test_the_reasons():
     c = choice(np.repeat([[.5],[.4],[.6]], 3, 1))
     assert c.best is None and 'seeds change nothing' in c.reason
 
+def test_the_reasons_say_no_more_than_is_known():
+    rng = np.random.default_rng(1)
+    noise = .002*rng.normal(size=(5,3))
+    c = choice(np.array([.5,.6,.5,.9,1.])[:,None]+noise) # 1e-4 is worse
+    assert c.best is None and 'up to' not in c.reason and '0 and 0.001 cannot be told apart' in c.reason
+    c = choice(np.array([.5,.5,.9])[:,None]+noise[:3], wds=[1e-3,1e-2,.1]) # 0 was not tried
+    assert c.best is None and 'up to' not in c.reason and '0.001 and 0.01 cannot be told apart' in c.reason and 'nothing smaller was tried' in c.reason
+    c = choice(np.array([.9,.5,.6,.5,1.])[:,None]+noise)
+    assert c.best and 'significantly' not in c.reason and 'may be as good' in c.reason
+    x = np.array([.5,.6,.7,.8,.9])[:,None]+noise
+    runs = {(w,1.,s): dict(loss=x[i,s], train_loss=x[i,s], start=.4 if i<2 else 2.) for i,w in enumerate([0.,1e-3,1e-2,.1,1.]) for s in range(3)}
+    c = Choice(runs, [(w,1.) for w in (0.,1e-3,1e-2,.1,1.)], [0,1,2]) # the two lowest learned nothing
+    assert c.best == {'wd':1e-2} and (0.,1.) not in c.contenders
+    c = choice(np.array([.5,.50001,.50002])[:,None] + 1e-7*rng.normal(size=(3,3)))
+    assert c.best is None and 'seeds change nothing' in c.reason # but rounding
+
+def two_axes(means, wds, drops, seeds=3):
+    rng = np.random.default_rng(0)
+    runs = {(w,d,s): dict(loss=5+means(w, d)+.01*rng.normal(), train_loss=None, start=None) for w in wds for d in drops for s in range(seeds)}
+    return Choice(runs, [(w,d) for w in wds for d in drops], list(range(seeds)))
+
+def test_combinations_that_tie():
+    c = two_axes(lambda w,d: (w,d) not in ((.01,0.),(.1,1.)), [0.,.01,.1], [0.,1.])
+    assert set(c.contenders) == {(.01,0.),(.1,1.)} and 'significantly' not in c.reason and '2 combinations tie' in c.reason
+    assert c.interval == {'wd':(.01,.1), 'dropout':(0.,1.)} and c.best == {'wd':c.top[0], 'dropout':c.top[1]} # never a wd of one with a dropout of the other
+    c = two_axes(lambda w,d: w!=.01, [0.,.01,.1], [0.,1.]) # dropout does not matter
+    assert c.best == {'wd':.01} and 'significantly' not in c.reason and 'tie' not in c.reason
+    c = two_axes(lambda w,d: (w,d)!=(.01,0.), [0.,.01,.1], [0.,1.])
+    assert c.best == {'wd':.01, 'dropout':0.} and c.reason.count('significantly') == 2
+    c = two_axes(lambda w,d: (w,d) not in ((0.,0.),(.1,1.)), [0.,.01,.1], [0.,1.]) # over the whole of both
+    assert c.best is None and 'combinations tie' in c.reason
+
 def test_each_axis_is_decided_for_itself():
     rng = np.random.default_rng(0)
     wds,drops = [0.,1e-3,1e-2],[0.,.5,1.]
@@ -339,14 +539,14 @@ def test_each_axis_is_decided_for_itself():
 
 # ---- the search ----
 
-def ridge(seed=0, cls=DataLoader, dropout=0., **kwargs):
+def ridge(seed=0, cls=DataLoader, dropout=0., bs=16, bias=False, loss_func=None, opt_func=partial(SGD, mom=.9), **kwargs):
     "Noisy linear regression with few items: without decay it overfits"
     g = torch.Generator().manual_seed(1)
     x = torch.randn(128, 24, generator=g)
     y = x@torch.randn(24, 1, generator=g)/2 + 2*torch.randn(128, 1, generator=g)
     set_seed(seed)
-    model = nn.Sequential(nn.Dropout(dropout), nn.Linear(24, 1, bias=False))
-    return Learner(fit_dls(x, y, bs=16, n_valid=96, cls=cls), model, loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9), metrics=mae, **kwargs)
+    model = nn.Sequential(nn.Dropout(dropout), nn.Linear(24, 1, bias=bias))
+    return Learner(fit_dls(x, y, bs=bs, n_valid=96, cls=cls), model, loss_func=loss_func or MSELossFlat(), opt_func=opt_func, **{'metrics':mae, **kwargs})
 
 wds = [0.,1.,10.,30.]
 
@@ -368,11 +568,11 @@ def test_search_finds_what_a_naive_search_finds(serial):
     for wd,loss in naive.items():
         if table.seeds[wd] == 3: assert table.loss[wd] == pytest.approx(loss, rel=1e-5)
     assert serial.choice.top[0] == min(naive, key=naive.get) == 10.
-    assert serial.best == {'wd':10.} and table.verdict[10.] == 'best' and table.takes[1.] == pytest.approx(_run_decay(ridge(), .05, 6))
+    assert serial.best == {'wd':10.} and table.verdict[10.] == 'best' and table.left[1.] == pytest.approx(np.prod(1-one_cycle(12, .05).values()))
 
 def test_results_are_objects(serial):
     assert serial.cost == 12*len(serial.runs) and str(serial.cost) in repr(serial) and 'wd=10' in repr(serial)
-    assert list(serial.table().columns) == ['wd','dropout','takes','loss','sd','mae','seeds','verdict'] and '<table' in serial._repr_html_()
+    assert list(serial.table().columns) == ['wd','dropout','left','loss','sd','mae','seeds','verdict'] and '<table' in serial._repr_html_()
     ax = serial.plot()
     dots = [l for l in ax.lines if l.get_marker()=='o']
     assert sum(np.isfinite(l.get_ydata()).sum() for l in dots) == len(serial.runs) and ax.get_xlabel() == 'weight decay'
@@ -408,13 +608,50 @@ def test_apply(serial):
     assert b.best == {'wd':.1, 'dropout':.5} and learn.wd is None
     b.apply(); b.apply()
     assert learn.wd == .1 and ps(learn.model) == [.1] # twice is once
+    only = Balance(learn, {k:r for k,r in runs.items() if k[1]==.5}, [(w,.5) for w in (0.,.1,1.)], [0,1,2], .1, 1)
+    learn.model[0].p = .77
+    only.apply()
+    assert only.best == {'wd':.1} and ps(learn.model) == [.77] # what it did not search it leaves alone
     none = Balance(learn, {k:{**r, 'loss':None} for k,r in runs.items()}, b.cands, b.seeds, .1, 1)
     with pytest.raises(ValueError, match='unstable'): none.apply()
 
-def test_default_grid_is_scaled_to_the_run_and_refined():
-    b = ridge().balance_regularization(.05, 6)
-    assert sorted(b.table().takes) == pytest.approx([0,.01,.1,1/math.sqrt(10),1,math.sqrt(10),10], rel=.06) # decades, then around 1
-    assert b.best['wd']*b.decay == pytest.approx(math.sqrt(10), rel=.06)
+def test_default_grid_is_scaled_to_the_run_and_refined(monkeypatch):
+    "On a made-up loss that is lowest where the decays of a run add up to 2"
+    total = one_cycle(48, .05).values().sum()
+    def run(learn, lr_max, n_epoch, reinit, wd, dropout, seed):
+        loss = 1+(math.log10(max(wd*total, 1e-3)/2))**2+.001*random.Random(f'{wd} {seed}').random()
+        return dict(start=9., train_loss=loss, loss=loss, metrics={}, steps=1)
+    monkeypatch.setattr(module, '_cycle', run)
+    b = ridge(bs=4).balance_regularization(.05, 6)
+    assert sorted(b.table().wd*total) == pytest.approx([0,.01,.1,1/math.sqrt(10),1,math.sqrt(10),10], rel=.06) # decades, then around 1
+    assert b.best['wd']*total == pytest.approx(math.sqrt(10), rel=.06) and 'significantly' in b.reason
+    lrs = one_cycle(48, .05).values()
+    assert list(b.table().left) == pytest.approx([np.prod(1-w*lrs) for w in b.table().wd])
+
+@pytest.mark.parametrize('opt_func,want', [(partial(SGD, mom=.9), 10.), (partial(SGD, mom=.9, decouple_wd=False), None), (torch_opt(torch.optim.Adam), .1), (ranger, .1)])
+def test_default_grid_of_short_runs_and_other_optimizers(opt_func, want, monkeypatch):
+    learn,tried = ridge(opt_func=opt_func),[]
+    def run(learn, lr_max, n_epoch, reinit, wd, dropout, seed):
+        tried.append(wd)
+        return dict(start=2., train_loss=1., loss=1+random.Random(f'{wd} {seed}').random(), metrics={}, steps=1)
+    monkeypatch.setattr(module, '_cycle', run)
+    df = learn.balance_regularization(.05, 3).table()
+    rates = _run_rates(learn, .05, 3)[2]
+    assert max(tried) == pytest.approx(want or .5/rates.max(), rel=.05) and 0. in tried
+    if want == .1: assert df.left.isna().all() and sorted(set(tried)) == [0,1e-5,1e-4,1e-3,1e-2,.1] # decay takes no fixed share
+    else: assert max(tried)*rates.max() <= .51 and (df.left>=-.5).all()
+
+def test_a_small_loss_at_the_start_is_no_divergence():
+    "Held out it begins near 0, in training dropout keeps it far from there"
+    learn = ridge(dropout=.5)
+    for dl in learn.dls.loaders: dl.dataset = [(x, learn.model[1](x).detach()+1e-3) for x,_ in dl.dataset]
+    run = _cycle(learn, .01, 2, None, 0.)
+    assert run['start'] < 1e-5 and run['train_loss'] > 1e-3 and run['steps'] == 4 and run['loss'] is not None
+
+def test_says_that_the_initialization_was_one(serial):
+    assert 'from others the answer may differ' in serial.reason
+    def reinit(model): model[1].reset_parameters()
+    assert 'from others' not in ridge().balance_regularization(.05, 1, [0.,1.], seeds=2, reinit=reinit).reason
 
 def test_diverging_runs_stop_at_once():
     b = ridge().balance_regularization(1e4, 4, [0.,1e-6], seeds=2)
@@ -449,7 +686,7 @@ def test_torch_dataloaders_are_seeded():
         assert a == b != _cycle(learn, .05, 2, None, 0., 1., 1)
 
 @pytest.mark.parametrize('kwargs,match', [(dict(seeds=1), 'no spread'), (dict(seeds=2.5), 'seeds'), (dict(wds=[]), 'wds'), (dict(wds=[.1]), 'at least two'), (dict(wds=[.1,-1]), 'wd'), (dict(wds=.1), 'wds'),
-    (dict(wds=[.1,'a']), 'wd'), (dict(n_epoch=0), 'n_epoch'), (dict(n_jobs=0), 'n_jobs'), (dict(dropouts=[0.,1.]), 'no dropout'), (dict(lr_max=0), 'lr_max'), (dict(lr_max='a'), 'lr_max')])
+    (dict(wds=[.1,'a']), 'wd'), (dict(n_epoch=0), 'n_epoch'), (dict(n_jobs=0), 'n_jobs'), (dict(dropouts=[0.,1.]), 'no dropout'), (dict(reinit=True), 'reinit'), (dict(reinit='x'), 'reinit'), (dict(lr_max=0), 'lr_max'), (dict(lr_max='a'), 'lr_max')])
 def test_refusals(kwargs, match):
     learn = ridge()
     before = snapshot(learn)
@@ -515,6 +752,82 @@ def test_the_log_of_another_search_is_refused(tmp_path):
         with pytest.raises(ValueError, match=match): ridge().balance_regularization(**{**args, **change}, path=path)
     with pytest.raises(ValueError, match='weights'): ridge(seed=1).balance_regularization(**args, path=path)
 
+def other_data(part, change):
+    def f(learn):
+        dl = learn.dls[part]
+        dl.dataset = change(dl.dataset)
+    return f
+
+class Settings(Callback):
+    def __init__(self, strength): self.strength,self.calls = strength,0
+    def before_batch(self): self.calls += 1
+
+# what differs, and what of it the refusal names
+others = {'dropout': (dict(dropout=.4), None, 'dropout'), 'its sort': ({}, lambda l: l.model.__setitem__(0, nn.AlphaDropout(.2)), 'model'),
+          'loss': (dict(loss_func=MSELossFlat()), None, 'loss'), 'setting of the loss': (dict(loss_func=nn.HuberLoss(delta=2.)), None, 'loss'),
+          'mixup': (dict(cbs=MixUp(.4)), None, 'callbacks'), 'clipping': (dict(cbs=GradientClip(1e-6)), None, 'callbacks'), 'its norm': (dict(cbs=[GradientClip(2.), Settings(1.)]), None, 'callbacks'),
+          'setting of a callback': (dict(cbs=[GradientClip(1.), Settings(2.)]), None, 'callbacks'), 'metrics': (dict(metrics=mse), None, 'metrics'), 'optimizer': (dict(opt_func=partial(SGD, mom=.8)), None, 'optimizer'),
+          'norm and bias': (dict(wd_bn_bias=True), None, 'wd_bn_bias'), 'train_bn': (dict(train_bn=False), None, 'train_bn'), 'frozen': ({}, lambda l: l.model[1].weight.requires_grad_(False), 'trained'),
+          'training data': ({}, other_data(0, lambda ds: [(x+1, y) for x,y in ds]), 'data'), 'held-out data': ({}, other_data(1, lambda ds: [(x+1, y) for x,y in ds]), 'data'),
+          'held-out items': ({}, lambda l: setattr(l.dls.valid, 'n', 95), 'data'), 'ratio of decays': (dict(wd=[.1,.2]), None, 'hypers')}
+
+@pytest.fixture(scope='module')
+def log(tmp_path_factory):
+    path = tmp_path_factory.mktemp('log')/'log'
+    one_search(path)
+    return path
+
+def one_search(path, change=None, **kwargs):
+    splitter = lambda m: [params(m[1])[:1], params(m[1])[1:]]
+    learn = ridge(**{'dropout':.2, 'loss_func':nn.HuberLoss(), 'cbs':[GradientClip(1.), Settings(1.)], 'bias':True, 'splitter':splitter, **kwargs})
+    if change: change(learn)
+    return learn.balance_regularization(.05, 1, [0.,1.], seeds=2, path=path)
+
+@pytest.mark.parametrize('name', others)
+def test_the_log_of_another_experiment_is_refused(name, log):
+    kwargs,change,match = others[name]
+    was = log.read_bytes()
+    with pytest.raises(ValueError, match=rf"another's: .*{match} is"): one_search(log, change, **kwargs)
+    assert log.read_bytes() == was
+
+def test_the_same_experiment_goes_on_after_the_learner_was_used(log, monkeypatch):
+    def used(learn):
+        learn.validate(); learn.get_preds(); learn.dls.one_batch()
+        learn.cbs[-1].calls = 99 # state, not a setting
+        torch.rand(3); random.random()
+    monkeypatch.setattr(module, '_cycle', None) # no run is made
+    one_search(log, used)
+
+def test_new_weights_do_not_depend_on_the_old_ones(tmp_path, monkeypatch):
+    def reinit(model): model[1].reset_parameters()
+    want = ridge(seed=1).balance_regularization(**args, path=tmp_path/'log', reinit=reinit)
+    monkeypatch.setattr(module, '_cycle', None)
+    assert ridge(seed=2).balance_regularization(**args, path=tmp_path/'log', reinit=reinit).runs == want.runs # as in a new process
+    def other(model): nn.init.ones_(model[1].weight)
+    with pytest.raises(ValueError, match='weights'): ridge(seed=1).balance_regularization(**args, path=tmp_path/'log', reinit=other)
+
+@pytest.mark.parametrize('kind', ['sgd','torch','accumulate','fp16','frozen'])
+def test_a_log_leaves_the_learner_as_it_was(kind, tmp_path):
+    learn = busy_learner(kind)
+    learn.fit(1)
+    before = snapshot(learn)
+    learn.balance_regularization(.01, 1, [0.,1.], seeds=2, path=tmp_path/'log')
+    same(before, snapshot(learn))
+
+def test_data_of_every_kind_have_an_identity():
+    from fastai.tabular.all import TabularDataLoaders
+    from PIL import Image
+    def tabular(k): return TabularDataLoaders.from_df(pd.DataFrame(dict(a=np.arange(20.)+k, y=np.arange(20.))), cont_names=['a'], y_names='y', bs=4, valid_idx=range(15, 20))
+    def images(k): return DataLoader([(Image.new('L', (4,4), k),)]*20, bs=4)
+    def stream(k):
+        class Stream(torch.utils.data.IterableDataset):
+            def __iter__(self): yield from (torch.full((4,), float(k)) for _ in range(20))
+        return DataLoader(Stream(), bs=4)
+    def torch_dl(k): return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.arange(20.)+k), 4, shuffle=True)
+    for make in (lambda k: tabular(k).train, images, stream, torch_dl):
+        seed_all(0); a = module._sample(make(0))
+        seed_all(0); assert a == module._sample(make(0)) != module._sample(make(1))
+
 # ---- processes ----
 
 def test_processes_give_the_serial_result(serial, tmp_path):
@@ -536,6 +849,13 @@ def test_other_backends():
     want = ridge().balance_regularization(**args)
     with parallel_config(backend='multiprocessing'): assert ridge().balance_regularization(**args, n_jobs=2).runs == want.runs
     with parallel_config(backend='threading'): assert ridge().balance_regularization(**args, n_jobs=2).runs == want.runs
+
+def test_labels_of_the_lines_do_not_meet():
+    runs = {(w,d,s): dict(loss=1+w+d/1e4+.001*s, train_loss=.1, start=9., metrics={}, steps=1) for w in (0.,.1,1.) for d in (0.,.5,1.,2.) for s in range(2)}
+    ax = Balance(ridge(dropout=.2), runs, [(w,d) for w in (0.,.1,1.) for d in (0.,.5,1.,2.)], [0,1], .1, 1).plot()
+    ax.figure.canvas.draw()
+    boxes = [t.get_window_extent() for t in ax.texts if t.get_text().startswith('dropout')]
+    assert len(boxes) == 4 and not any(a.overlaps(b) for i,a in enumerate(boxes) for b in boxes[:i])
 
 def test_critical_momentum():
     learn = make_learner()
