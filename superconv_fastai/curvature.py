@@ -67,7 +67,7 @@ def noise_floor(
     nesterov:bool=False # Nesterov's steps (torch's SGD has them)
 ) -> float:
     "What Eq. 8 returns when mini-batch noise is all it sees: `lr/sqrt(2(1-mom))`, no word about curvature"
-    return real('lr', lr, 'a number > 0', lambda v: v>0)*float(_floor(real('mom', mom, 'in [0, 1)', lambda v: 0<=v<1), nesterov))
+    return real('lr', lr, 'a number > 0', lambda v: v>0)*float(_floor(real('mom', mom, 'in [0, 1)', lambda v: 0<=v<1), flag('nesterov', nesterov)))
 
 # %% ../nbs/curvature.ipynb #8ad42d3a
 _block,_least = 4,16 # coordinates in a block; coordinates of a tensor, at least
@@ -384,8 +384,8 @@ class HessianFreeLR(Callback):
         self._every = integer('every', every, 'an integer >= 1', lambda v: v>=1)
         self._alpha = real('alpha', alpha, 'in (0, 1]', lambda v: 0<v<=1)
         self._n_coords = None if n_coords is None else integer('n_coords', n_coords, 'None or an integer >= 1', lambda v: v>=1)
-        if not isinstance(by_layer, bool) and by_layer!='module': refuse('by_layer', by_layer, "False, True (parameter tensors) or 'module'")
-        if not isinstance(metric, bool): refuse('metric', metric, 'True or False')
+        if not isinstance(by_layer, bool) and not (isinstance(by_layer, str) and by_layer=='module'): refuse('by_layer', by_layer, "False, True (parameter tensors) or 'module'")
+        metric = flag('metric', metric)
         if metric and by_layer: refuse('metric', metric, 'False with `by_layer`: a metric is one number')
         if params=='all' and mode!='paper': refuse('params', params, "'trainable' in this mode: buffers have no gradient")
         self._smoothing = choice('smoothing', smoothing, ('sums','ratios'))

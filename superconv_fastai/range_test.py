@@ -96,10 +96,14 @@ _twice = 10/math.sqrt(2) # what a decade of LRs measures in half the steps
 
 def _curve(lrs, scores, losses, lower_is_better):
     "Checked arrays without gaps, larger is better; and the LR at which the run diverged, or `None`"
-    x,y = (np.asarray(v, dtype=np.float64) for v in (lrs,scores))
+    def numbers(name, v):
+        try: return np.asarray(v, dtype=np.float64)
+        except (TypeError, ValueError): refuse(name, v, 'numbers, one for each LR')
+    x,y = numbers('lrs', lrs),numbers('scores', scores)
+    if x.ndim!=1: refuse('lrs', lrs, 'numbers in one dimension')
     if x.ndim!=1 or x.shape!=y.shape: refuse('scores', f'shape {y.shape}', f'one score for each LR, and lrs has shape {x.shape}')
     if not np.isfinite(x).all() or (x<0).any() or (np.diff(x)<=0).any(): refuse('lrs', lrs, 'finite, >= 0, and rising')
-    loss = None if losses is None else np.asarray(losses, dtype=np.float64)
+    loss = None if losses is None else numbers('losses', losses)
     if loss is not None and loss.shape!=x.shape: refuse('losses', f'shape {loss.shape}', f'one loss for each LR, and lrs has shape {x.shape}')
     ok = np.isfinite(y)
     n = int(ok.nonzero()[0].max())+1 if ok.any() else 0
@@ -123,6 +127,7 @@ def verdict(
     noise:float=0. # Standard error of a score as an estimate of the true one, if known. In the unit of `scores`
 ) -> Verdict:
     "Can the network of this LR range test super-converge, and how large may the LR be?"
+    lower_is_better = flag('lower_is_better', lower_is_better)
     x,y,losses,diverged = _curve(lrs, scores, losses, lower_is_better)
     noise = real('noise', noise, 'a finite number >= 0', lambda v: v>=0)
     n,what = len(y),f'the {name}' + ' (lower is better)'*lower_is_better
@@ -429,11 +434,11 @@ def lr_range_test(self:Learner,
     if mom is not None: mom = real('mom', mom, 'None or a number in [0, 1)', lambda v: 0<=v<1)
     if wd is not None: wd = real('wd', wd, 'None or a finite number >= 0', lambda v: v>=0)
     choice('bn_stats', bn_stats, ('running','batch'))
-    if stop_div not in (True,False): refuse('stop_div', stop_div, 'True or False')
-    if lower_is_better not in (None,True,False): refuse('lower_is_better', lower_is_better, 'None, True or False')
+    stop_div = flag('stop_div', stop_div)
+    if lower_is_better is not None: lower_is_better = flag('lower_is_better', lower_is_better)
     if state_file is not None: state_file = new_file('state_file', state_file)
     metric,name,error = _metric(self, metric)
-    if lower_is_better is not None: error = bool(lower_is_better)
+    if lower_is_better is not None: error = lower_is_better
 
     train,n_acc = self.dls.train,getattr(first(self.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
     if n_steps is None: n_steps = max(200, len(plan_steps(train, 1, n_acc or None)))

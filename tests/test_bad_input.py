@@ -36,8 +36,6 @@ at_least_0 = number | negative
 lr = (odd | not_finite | st.booleans() | negative | st.just(0) | st.sampled_from([[], [1,2,3,4], [None], ['a'], [math.nan,.1], [-1,.1], [[1]], slice(None), slice(-1,.1), slice(.1,math.nan), slice('a',.1), slice(0,1,2)])) # 2 groups
 mom3 = odd.filter(lambda v: not isinstance(v, str)) | st.just('high') | not_finite | st.sampled_from([.9, True, (.9,.8), (.9,.8,1.), (.9,-.1,.9), (.9,None,.9), ['a']*3, []])
 def one_of(*ok): return number | st.integers() | st.text(max_size=4).filter(lambda s: s not in ok)
-plain_odd = odd.filter(lambda v: not isinstance(v, (np.ndarray,torch.Tensor,pd.DataFrame)))
-not_bool = plain_odd.filter(lambda v: not isinstance(v, complex)) | not_finite # 0 and 1 pass for False and True here
 budgets = odd.filter(lambda v: not isinstance(v, dict)) | not_finite | st.booleans() | below(1) | fraction | st.sampled_from([[], [1,1], [0], ['a'], [None]])
 flag = odd | not_finite | lists | st.integers() | st.floats()
 path = st.sampled_from([3, .5, True, '', '.', '..', '/', 'no/such/folder/f', '\0', 'a\0b', 'x'*5000, [], {}, b'f', Thing(), math.nan, np.zeros(2), object])
@@ -67,12 +65,12 @@ table = { # call, with arguments that are right; what is wrong for each of them
  'plot_superconv': (lambda l,**k: l.plot_superconv(**{**dict(n_epoch=2), **k}), dict(n_epoch=count|nothing, lr_max=lr, div=number|below(1), div_final=number|below(1), tail_pct=share, stepsize=number|below(1)|fraction, moms=mom3, policy=one_of('paper','authors','cosine'), cbs=cbs)),
  'SuperconvCheckpoint': (lambda l,**k: SuperconvCheckpoint(**k), dict(path=path|nothing)),
  'lr_range_test': (lambda l,**k: l.lr_range_test(**k), dict(lr_max=positive|nothing, lr_min=at_least_0|nothing, n_steps=count, n_evals=count, n_valid=count, mom=share, wd=at_least_0, bn_stats=one_of('running','batch')|nothing,
-    metric=odd.filter(lambda v: v is not int)|st.integers()|st.booleans(), stop_div=not_bool, lower_is_better=not_bool, state_file=path)),
- 'verdict': (lambda l,**k: verdict(**{**dict(lrs=[0,.1,.2,.3], scores=[0,.5,.6,.7]), **k}), dict(lrs=st.sampled_from([[0,.1], [0,.1,.1,.2], [-1,0,1,2], [0,1,2,math.nan], [[0,1,2,3]]]),
-    scores=st.sampled_from([[1], None, 3, [[1]*4]]), losses=st.sampled_from([[1], 3, [[1]*4]]), noise=at_least_0|nothing)),
+    metric=odd.filter(lambda v: v is not int)|st.integers()|st.booleans(), stop_div=flag|nothing, lower_is_better=flag, state_file=path)),
+ 'verdict': (lambda l,**k: verdict(**{**dict(lrs=[0,.1,.2,.3], scores=[0,.5,.6,.7]), **k}), dict(lrs=odd|nothing|st.sampled_from([[0,.1], [0,.1,.1,.2], [-1,0,1,2], [0,1,2,math.nan], [[0,1,2,3]], ['a']*4]),
+    scores=odd|nothing|st.sampled_from([[1], 3, [[1]*4], ['a']*4]), losses=odd|st.sampled_from([[1], 3, [[1]*4]]), lower_is_better=flag|nothing, noise=at_least_0|nothing)),
  'hessian_free_lr': (lambda l,**k: hessian_free_lr(**{**dict(theta0=1., theta1=2., theta2=4., lr=.1), **k}), dict(lr=odd|not_finite|negative|st.just(0)|nothing, norm=one_of('l1','l2')|nothing)),
- 'noise_floor': (lambda l,**k: noise_floor(**{**dict(lr=.1), **k}), dict(lr=positive|nothing, mom=share|nothing)),
- 'HessianFreeLR': (lambda l,**k: HessianFreeLR(**k), dict(mode=one_of('paper','secant','probe')|nothing, every=count, alpha=number|negative|st.just(0)|above(1)|nothing, n_coords=count, by_layer=plain_odd|not_finite|st.integers()|nothing,
+ 'noise_floor': (lambda l,**k: noise_floor(**{**dict(lr=.1), **k}), dict(lr=positive|nothing, mom=share|nothing, nesterov=flag|nothing)),
+ 'HessianFreeLR': (lambda l,**k: HessianFreeLR(**k), dict(mode=one_of('paper','secant','probe')|nothing, every=count, alpha=number|negative|st.just(0)|above(1)|nothing, n_coords=count, by_layer=flag|nothing,
     params=one_of('trainable','all')|nothing, smoothing=one_of('sums','ratios')|nothing, metric=flag|nothing)),
  'curvature_lr': (lambda l,**k: l.curvature_lr(**k), dict(n_batches=number|below(2)|fraction|nothing, rel_step=number|negative|st.just(0)|above(1)|nothing)),
  'curvature_lr_find': (lambda l,**k: l.curvature_lr_find(**k), dict(lr_min=positive|nothing, lr_max=positive|nothing, n_steps=number|below(10)|fraction|nothing, every=count, alpha=number|negative|st.just(0)|above(1)|nothing)),
