@@ -3,7 +3,7 @@
     SUPERCONV_DATA=/path/to/data python benchmarks/balance.py [--log balance.jsonl] [--tasks digits,fashion,cifar] [--time]
 
 A small residual network with BatchNorm, SGD, fastai's decoupled decay, on digits (1,000 images), Fashion-MNIST at 14x14 (1,000) and CIFAR-10
-at 16x16 (2,000). Every run is one complete 1cycle from fresh weights. Full runs over 5 LRs x 6 weight decays, and over 5 LRs x 4
+at 16x16 (2,000). Every run is one complete 1cycle from fresh weights. Full runs over 5 LRs x 7 weight decays, and over 5 LRs x 4
 dropouts, are scored on the test split; short ones, as a search would do them, on a split of their own. Seeds are paired: a seed gives the
 initial weights and the order of the data. Each finished run is one line of the log, so an interrupted study goes on where it stopped;
 results/balance.json holds them all.

@@ -726,7 +726,7 @@ def curvature_lr(self:Learner,
     _check_dtype(ps)
     still = _Still(lambda: _both(self, ps, n_batches, rel_step))
     with undisturbed(self):
-        self.remove_cbs(self.cbs.filter(lambda cb: cb.name in ('progress','model_to_half','non_native_mixed_precision')))
+        self.remove_cbs(self.cbs.filter(lambda cb: cb.order>Recorder.order or cb.name in ('progress','model_to_half','non_native_mixed_precision'))) # none that writes files
         self.logger = noop
         self.fit(1, cbs=still)
         opt = self.opt
@@ -816,12 +816,14 @@ def curvature_lr_find(self:Learner,
     lr_min = real('lr_min', lr_min, 'a number > 0', lambda v: v>0)
     lr_max = real('lr_max', lr_max, f'a number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
     n_steps = integer('n_steps', n_steps, 'an integer >= 10', lambda v: v>=10)
-    if not len(self.dls.train): raise ValueError('the training set has no mini-batch')
+    try: n = len(self.dls.train)
+    except TypeError: raise ValueError(f'{type(self.dls.train).__name__} has no length: give it an `n`, or its dataset a `__len__`') from None
+    if not n: raise ValueError('the training set has no mini-batch')
     if not any(p.requires_grad for p in self.model.parameters()): raise ValueError('the model has no trainable parameter')
     est = _RampProbe('probe', every, alpha)
     ramp = _Ramp(np.geomspace(lr_min, lr_max, n_steps).tolist(), est)
     with undisturbed(self):
-        self.remove_cbs(self.cbs.filter(lambda cb: cb.name=='progress'))
+        self.remove_cbs(self.cbs.filter(lambda cb: cb.order>Recorder.order or cb.name=='progress')) # none that writes files
         self.logger = noop
         self.fit(10**6, cbs=[ramp,est])
         res = LRProbe(est.estimates, ramp.reason if ramp.reason!=LRProbe._far or len(est.estimates)>2 else

@@ -22,7 +22,7 @@ from fastai.basics import *
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
-from .schedule import OneCycleScheduler, plan_steps
+from .schedule import OneCycleScheduler, _batch_sizes, plan_steps
 from .state import undisturbed
 
 # %% ../nbs/range_test.ipynb #db37381b
@@ -204,7 +204,7 @@ def _metric(learn, metric):
 def _held_out(dl, n):
     "Batches with `n` items of `dl`, the same ones each time, classes mixed"
     if n==0: return []
-    if isinstance(dl, DataLoader) and dl.indexed and dl.n and dl.bs:
+    if isinstance(dl, DataLoader) and dl.indexed and dl.n and dl.bs and not hasattr(dl, 'seq_len'): # a text is read in its order
         idxs = random.Random(0).sample(range(dl.n), min(n, dl.n))
         return list(dl.new(get_idxs=lambda: idxs, shuffle=False, drop_last=False))
     if isinstance(dl, TorchDataLoader) and dl.batch_size and not isinstance(dl.dataset, IterableDataset):
@@ -303,7 +303,9 @@ class _Sweep(Callback):
                 for m in (self.valid_loss, self.metric): m.reset()
                 learn.n_iter = len(self.batches)
                 with torch.no_grad():
-                    for i,b in enumerate(self.batches): learn.one_batch(i, b)
+                    try:
+                        for i,b in enumerate(self.batches): learn.one_batch(i, b)
+                    except CancelValidException: _refuse_cancel()
                 learn('after_validate')
                 loss,score = float(self.valid_loss.value),float(self.metric.value)
             finally:
@@ -442,6 +444,7 @@ def lr_range_test(self:Learner,
 
     train,n_acc = self.dls.train,getattr(first(self.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
     if n_steps is None: n_steps = max(200, len(plan_steps(train, 1, n_acc or None)))
+    else: _batch_sizes(train) # refuses a loader without a length
     if n_evals is not None and n_evals > n_steps: refuse('n_evals', n_evals, f'at most n_steps, and n_steps={n_steps}')
     valid = self.dls.loaders[1] if len(self.dls.loaders)>1 else None
     n_evals,n_valid = _how_much(n_steps, n_evals, n_valid, max(getattr(train, 'bs', None) or getattr(train, 'batch_size', None) or 1, n_acc), _n_items(valid))

@@ -935,3 +935,11 @@ def test_plots_and_reprs():
         fit(learner(), 2, lr=.05, cbs=est)
         assert est.plot().get_ylabel()=='learning rate' and repr(est)
     assert learner().curvature_lr(3).plot().get_xscale()=='log' and learner().curvature_lr_find().plot().get_yscale()=='log'
+
+@pytest.mark.parametrize('call', ['curvature_lr','curvature_lr_find'])
+def test_the_users_log_file_is_not_touched(call, tmp_path):
+    learn = learner(path=tmp_path, cbs=CSVLogger())
+    learn.fit(1)
+    was = (tmp_path/'history.csv').read_text()
+    getattr(learn, call)(**{'curvature_lr':dict(n_batches=2), 'curvature_lr_find':dict(n_steps=10)}[call])
+    assert (tmp_path/'history.csv').read_text()==was!=''

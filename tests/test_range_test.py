@@ -674,3 +674,30 @@ def test_every_rank_takes_part_and_gets_the_same_verdict(tmp_path):
     lines = [[l for l in o.splitlines() if l.startswith('RESULT')] for o,_ in outs]
     assert all(lines), outs
     assert lines[0]==lines[1]
+
+# ---- what real learners brought up ----
+
+class _Stream(torch.utils.data.IterableDataset):
+    def __iter__(self): yield from ((torch.randn(4), torch.zeros(1)) for _ in range(40))
+
+def test_a_loader_without_a_length_is_refused():
+    dl = torch.utils.data.DataLoader(_Stream(), batch_size=4)
+    learn = Learner(DataLoaders(dl, dl, device='cpu'), nn.Linear(4, 1), loss_func=MSELossFlat(), opt_func=SGD)
+    for n in (None,12):
+        with pytest.raises(ValueError, match='has no length'): learn.lr_range_test(.1, n_steps=n)
+    with pytest.raises(ValueError, match='has no length'): learn.curvature_lr_find()
+
+def test_a_callback_that_cuts_validation_is_named():
+    learn,kw = small()
+    learn.add_cb(ShortEpochCallback(.5, short_valid=True))
+    with pytest.raises(ValueError, match='cancels validation'): learn.lr_range_test(**{**kw, 'n_steps':12})
+
+def test_language_model():
+    "Its loader cuts one long text into rows: single items are none"
+    from fastai.text.data import LMDataLoader
+    ds = [(torch.arange(i, i+50)%7,) for i in range(20)]
+    dls = DataLoaders(*(LMDataLoader(ds, bs=4, seq_len=5, device='cpu') for _ in range(2)), device='cpu')
+    net = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
+    learn = Learner(dls, net, loss_func=CrossEntropyLossFlat(), opt_func=SGD, metrics=accuracy)
+    res = learn.lr_range_test(1., n_steps=20, n_evals=4, n_valid=8, show_plot=False)
+    assert np.isfinite(res.scores).all() and res.scores.shape==(5,)
