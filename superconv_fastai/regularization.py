@@ -69,12 +69,17 @@ def _rate(opt, lr, h, mom=None):
     kind,mom = _decay_kind(opt),h.get('mom', 0) if mom is None else mom
     return decay_rate(lr, h.get('wd', 0), mom, kind=='L2', _dampening(opt, h, mom)) if kind in ('decoupled','L2') else math.nan
 
-# %% ../nbs/regularization.ipynb #93cbd4db
+# %% ../nbs/regularization.ipynb #43217e48
 _drop_attrs = 'p','prob','drop_prob','embed_p','weight_p'
 _drop_calls = re.compile(r'((feature_)?alpha_)?dropout(\dd)?_?|drop_(path|block)\w*|stochastic_depth')
 _libraries = 'torch.','builtins'
 
-def _names(f): return {n for c in _codes(f.__code__) for n in c.co_names}
+def _names(f): return {n for c in _codes(f.__code__) for n in (*c.co_names, *c.co_freevars)}
+
+def _scope(f):
+    "What names mean in `f`: those of its module, and of the function it was made in"
+    cells = zip(f.__code__.co_freevars, f.__closure__ or ())
+    return {**f.__globals__, **{k:c.cell_contents for k,c in cells if c!=type(c)()}} # an empty cell has none
 
 def _methods(cls):
     "Functions of a class and of those it inherits from, without torch's; one that is overridden counts when `super` is called"
@@ -88,12 +93,12 @@ def _methods(cls):
 
 def _drops_in(f, own=None, seen=None):
     "Functions that drop at random and are called in `f`, a method of a module with the attributes `own`, or in the functions that it calls"
-    seen,names,res = seen if seen is not None else set(),_names(f),set()
+    seen,names,scope,res = seen if seen is not None else set(),_names(f),_scope(f),set()
     seen.add(f)
-    modules = [m for n in names if inspect.ismodule(m := f.__globals__.get(n))]
+    modules = [m for n in names if inspect.ismodule(m := scope.get(n))]
     modules += [o for m in modules for n in names if inspect.ismodule(o := getattr(m, n, None))]
     for n in names:
-        o = f.__globals__.get(n)
+        o = scope.get(n)
         if _drop_calls.fullmatch(n):
             known = callable(o) or any(callable(getattr(m, n, None)) for m in modules)
             if known if own is None or _is_p(own.get(n)) else n not in own: res.add(n)
@@ -599,7 +604,7 @@ class Balance:
         head,text = repr(self).split('\n', 1)
         return f'<b>{escape(head)}</b><br>{escape(text)}' + self.table().to_html(index=False, float_format='{:.4g}'.format)
 
-# %% ../nbs/regularization.ipynb #51287ec0
+# %% ../nbs/regularization.ipynb #ed3148b9
 @patch
 def plot(self:Balance,
     ax=None # Draw here; a new figure when None
@@ -627,7 +632,7 @@ def plot(self:Balance,
             if at is not None: ax.axvline(at, color=colors[2], lw=1.2, ls='--')
             ax.annotate('may be best' if at is None else f'best {at:g}', (lo if at is None else at, 1), xycoords=('data','axes fraction'), xytext=(4,-11),
                         textcoords='offset points', color=colors[2], fontsize=9)
-        if np.nanmin(losses, initial=1.) > 0:
+        if np.isfinite(losses).any() and np.nanmin(losses) > 0:
             ax.set_yscale('log')
             if np.nanmax(losses, initial=0.) < 10*np.nanmin(losses): ax.yaxis.set_major_formatter('{x:.4g}'); ax.yaxis.set_minor_formatter('{x:.4g}')
         if i == 0:
@@ -671,7 +676,7 @@ def _default_wds(opt, rates):
     most = .5/rates.max()
     return sorted({0., *(float(f'{min(10.**k/rates.sum(0).max(), most):.1e}') for k in range(-2, 2))}),most
 
-# %% ../nbs/regularization.ipynb #6d67e466
+# %% ../nbs/regularization.ipynb #2a013ab5
 @patch
 def balance_regularization(self:Learner,
     lr_max, # Largest LR of the cycle that the decay is for, as in `fit_superconv`
@@ -694,7 +699,6 @@ def balance_regularization(self:Learner,
         for v in vs: _checked_wd(self, v) if name=='wds' else _check_dropout(self, v)
         return sorted(vs)
     if len(self.dls.loaders) < 2 or getattr(self.dls.valid, 'n', 1) == 0: raise ValueError('the search compares held-out losses, and the learner has no validation data')
-    if not (reinit is None or callable(reinit)): refuse('reinit', reinit, 'None or a function that is given the model')
     lr,mom,rates = _run_rates(self, lr_max, n_epoch)
     opt,_ = _future(self)
     default,most = _default_wds(opt, rates)

@@ -225,6 +225,9 @@ def test_calls_that_drop_are_found_wherever_they_are():
         def forward(self, x): return super().forward(x)
     class Helped(Net):
         def forward(self, x): return self.lin(helper(x, .3, self.training))
+    def near(x): return F.dropout(x, .3)
+    class Near(Net):
+        def forward(self, x): return self.lin(near(x))
     class Nested(Net):
         def forward(self, x): return (lambda o: self.lin(nn.functional.dropout(o, .3)))(x)
     class Attention(Net):
@@ -233,7 +236,7 @@ def test_calls_that_drop_are_found_wherever_they_are():
         def forward(self, x): return F.scaled_dot_product_attention(x, x, x)
     learn = make_learner()
     def found(cls): learn.model = cls(); return list(rows(learn, 'dropout')['where'])
-    for cls in (Net, Heir, Helped, Nested): assert found(cls) == [f'{cls.__name__} calls dropout']
+    for cls in (Net, Heir, Helped, Near, Nested): assert found(cls) == [f'{cls.__name__} calls dropout']
     assert found(Plain) == found(Deeper) == found(Silent) == [] and found(Attention) == ['Attention calls scaled_dot_product_attention']
 
 def test_probabilities_that_modules_keep_as_numbers():
