@@ -20,7 +20,7 @@ test: $(BIN)/.installed
 	python tests/in_step.py
 	python docs/build.py --check-readme
 	nbdev-test --n-workers 2
-	python -m pytest -q
+	python -m pytest -q -n 2
 
 test-slow: $(BIN)/.installed
 	python -m pytest -q -m slow

@@ -938,8 +938,9 @@ def test_plots_and_reprs():
 
 @pytest.mark.parametrize('call', ['curvature_lr','curvature_lr_find'])
 def test_the_users_log_file_is_not_touched(call, tmp_path):
-    learn = learner(path=tmp_path, cbs=CSVLogger())
-    learn.fit(1)
+    learn = learner(cbs=CSVLogger())
+    learn.path = tmp_path
+    fit(learn, 1)
     was = (tmp_path/'history.csv').read_text()
     getattr(learn, call)(**{'curvature_lr':dict(n_batches=2), 'curvature_lr_find':dict(n_steps=10)}[call])
     assert (tmp_path/'history.csv').read_text()==was!=''
