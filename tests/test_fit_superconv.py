@@ -369,7 +369,7 @@ bad = [dict(n_epoch=0), dict(n_epoch=1.5), dict(n_epoch=None), dict(n_epoch='3')
        dict(stepsize=0), dict(stepsize=11), dict(moms=(.9,.8)), dict(moms=(.9,.8,2)), dict(moms='high'), dict(policy='linear'), dict(wd=-1), dict(wd=math.nan), dict(wd='a'), dict(wd=np.float32('nan')), dict(wd=[.1,.1,.1]), dict(lr_max=slice('',.1)), dict(lr_max=slice(False,.1)), dict(lr_max=b'1'),
        dict(moms=iter((.9,.8,.9))),
        dict(start_epoch=-1), dict(start_epoch=3), dict(start_epoch=.5)]
-@pytest.mark.parametrize('kw', bad, ids=repr)
+@pytest.mark.parametrize('kw', bad, ids=lambda kw: repr(kw).split(' at 0x')[0])
 def test_bad_input_is_named_and_touches_nothing(kw):
     learn = make_learner(splitter=groups)
     before,rng = {k:v.clone() for k,v in learn.model.state_dict().items()},torch.get_rng_state()
