@@ -1,0 +1,98 @@
+"What the training studies share: small tasks with their networks, learners from a seed, arms tuned alike, and a compact form for their runs."
+import warnings
+from functools import cache
+from fastai.basics import *
+from fastai.callback.all import *
+from superconv_fastai.compare import *
+from superconv_fastai.data import digits, tensor_dls
+from superconv_fastai.schedule import *
+from common import results
+import math, time # after the star imports
+
+def quiet_start():
+    "One thread, so that runs repeat to the bit, and no warning for each run"
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+
+# ---- networks ----
+
+def conv_net(n_in, bn=True):
+    "Two convolutions: 6,000 parameters"
+    def block(i, o): return [nn.Conv2d(i,o,3,padding=1,bias=not bn)] + [nn.BatchNorm2d(o)]*bn + [nn.ReLU()]
+    return nn.Sequential(*block(n_in,16), nn.MaxPool2d(2), *block(16,32), nn.AdaptiveAvgPool2d(2), Flatten(), nn.Linear(128,10))
+
+class Block(Module):
+    def __init__(self, i, o, stride):
+        self.body = nn.Sequential(nn.Conv2d(i,o,3,stride=stride,padding=1,bias=False), nn.BatchNorm2d(o), nn.ReLU(),
+                                  nn.Conv2d(o,o,3,padding=1,bias=False), nn.BatchNorm2d(o))
+        self.short = noop if i==o and stride==1 else nn.Sequential(nn.Conv2d(i,o,1,stride=stride,bias=False), nn.BatchNorm2d(o))
+    def forward(self, x): return F.relu(self.body(x) + self.short(x))
+
+def resnet8(n_in, first=2):
+    "ResNet-8 with 78,000 parameters; `first` is the stride of its first block"
+    return nn.Sequential(nn.Conv2d(n_in,16,3,padding=1,bias=False), nn.BatchNorm2d(16), nn.ReLU(), Block(16,16,first), Block(16,32,2), Block(32,64,2),
+                         nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(64,10))
+
+# ---- learners ----
+
+@cache
+def digit_tensors(): return {k:digits(k) for k in ('train','tune','test')}
+
+def digits_learner(
+    valid, # 'tune' or 'test'
+    seed, bs=64, mom=.9, wd=.01, bn=True
+):
+    "Digits, 1,000 images of 8x8, and a network of two convolutions. `compare_fits` seeds before it calls"
+    d = digit_tensors()
+    dls = tensor_dls(d['train'], d[valid], bs=bs, device='cpu')
+    return Learner(dls, conv_net(1, bn), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=mom), metrics=accuracy, wd=wd, path=Path('/tmp'))
+
+# ---- arms ----
+
+def critical(learn, n_epoch, lr): learn.fit_superconv(n_epoch, lr, moms='critical')
+
+arms = {'fit_one_cycle': Learner.fit_one_cycle,
+        'fit_superconv': Learner.fit_superconv,
+        'fit_superconv, authors': partial(Learner.fit_superconv, policy='authors'),
+        'fit_superconv, cosine': partial(Learner.fit_superconv, policy='cosine'),
+        'fit_superconv, critical': critical,
+        'linear to zero': fit_linear,
+        'multistep': fit_multistep}
+
+def tuned_comparison(name, learner, arms, budgets, lrs, seeds, tune_seeds, log=True, note=print):
+    "Tune each arm at each budget on 'tune', then score all on 'test': the comparison, and the searches by arm"
+    def path(kind): return results/f'{name}_{kind}.jsonl' if log else None
+    tuned = {}
+    for arm,fit in arms.items():
+        tuned[arm] = tune_lr(partial(learner, 'tune'), fit, lrs, budgets, tune_seeds, path=path('tune'), metric='accuracy', progress=False)
+        note(time.strftime('%H:%M:%S'), name, arm, tuned[arm].lrs, tuned[arm].untuned or '', flush=True)
+    res = compare_fits(partial(learner, 'test'), tuned, budgets, seeds, path=path('runs'), metric='accuracy', progress=False)
+    note(time.strftime('%H:%M:%S'), res, flush=True)
+    return res, tuned
+
+# ---- compact results ----
+
+columns = 'arm|n_epoch|seed|status|steps|train_loss,valid_loss,accuracy of each epoch'
+
+def _number(v, digits): return '' if v is None else f'{v:.{digits}g}'
+
+def pack(comparison):
+    "A line of text for each run, as `columns` says"
+    return ['|'.join([arm, str(n), str(seed), r['status'], str(r['epochs'][-1][0]),
+                      ';'.join(f'{_number(t,3)},{_number(v,4)},{_number(m,5)}' for _,t,v,m,*_ in r['epochs'])]) for (arm,n,seed),r in comparison._runs.items()]
+
+def pack_tuned(tuned):
+    "For each arm and budget the LR that was found, why it may be untuned, and the mean accuracy with each LR"
+    res = {}
+    for arm,t in tuned.items():
+        df = t.table()
+        res[arm] = {str(n): dict(lr=lr, untuned=t.untuned.get(n), tried={f'{r.lr:g}':round(float(r.accuracy), 5) if math.isfinite(r.accuracy) else None for r in df[df.n_epoch==n].itertuples()},
+                                 by_loss=_by_loss(t, n)) for n,lr in t.lrs.items()}
+    return res
+
+def _by_loss(t, n):
+    "The LR that the held-out loss would have chosen"
+    ends,mean = t.comparison.ends,{}
+    for (arm,m),lr in t._arms.items():
+        if m==n: mean[lr] = ends[(ends.arm==arm) & (ends.n_epoch==n)].valid_loss.fillna(math.inf).mean()
+    return min(mean, key=mean.get)
