@@ -4,7 +4,8 @@ from functools import cache
 from fastai.basics import *
 from fastai.callback.all import *
 from superconv_fastai.compare import *
-from superconv_fastai.data import digits, tensor_dls
+from superconv_fastai.data import digits, image_dls, tensor_dls
+from superconv_fastai.models import resnet8, resnet_cifar
 from superconv_fastai.schedule import *
 from common import results
 import math, time # after the star imports
@@ -21,18 +22,6 @@ def conv_net(n_in, bn=True):
     def block(i, o): return [nn.Conv2d(i,o,3,padding=1,bias=not bn)] + [nn.BatchNorm2d(o)]*bn + [nn.ReLU()]
     return nn.Sequential(*block(n_in,16), nn.MaxPool2d(2), *block(16,32), nn.AdaptiveAvgPool2d(2), Flatten(), nn.Linear(128,10))
 
-class Block(Module):
-    def __init__(self, i, o, stride):
-        self.body = nn.Sequential(nn.Conv2d(i,o,3,stride=stride,padding=1,bias=False), nn.BatchNorm2d(o), nn.ReLU(),
-                                  nn.Conv2d(o,o,3,padding=1,bias=False), nn.BatchNorm2d(o))
-        self.short = noop if i==o and stride==1 else nn.Sequential(nn.Conv2d(i,o,1,stride=stride,bias=False), nn.BatchNorm2d(o))
-    def forward(self, x): return F.relu(self.body(x) + self.short(x))
-
-def resnet8(n_in, first=2):
-    "ResNet-8 with 78,000 parameters; `first` is the stride of its first block"
-    return nn.Sequential(nn.Conv2d(n_in,16,3,padding=1,bias=False), nn.BatchNorm2d(16), nn.ReLU(), Block(16,16,first), Block(16,32,2), Block(32,64,2),
-                         nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(64,10))
-
 # ---- learners ----
 
 @cache
@@ -46,6 +35,45 @@ def digits_learner(
     d = digit_tensors()
     dls = tensor_dls(d['train'], d[valid], bs=bs, device='cpu')
     return Learner(dls, conv_net(1, bn), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=mom), metrics=accuracy, wd=wd, path=Path('/tmp'))
+
+def _images_learner(dls, n_in, wd, **kwargs):
+    "ResNet-8, 78,000 parameters, which halves the images in its first layer"
+    model = resnet8(16, n_in, stride=2).to(memory_format=torch.channels_last)
+    return Learner(dls, model, loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, **kwargs), metrics=accuracy, wd=wd, path=Path('/tmp'))
+
+def fashion_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01):
+    "Fashion-MNIST at 14x14, scored on 5,000 images"
+    return _images_learner(image_dls('fashion_mnist', bs, n_train, 5000, valid, size=14, device='cpu'), 1, wd, mom=mom)
+
+def sampled_learner(valid, seed, n, total=5000):
+    "`n` images of `total`, others with each seed, repeated so that an epoch has as many steps whatever `n`"
+    learn = fashion_learner(valid, seed, total)
+    ds = learn.dls.train.dataset
+    i = np.resize(np.random.RandomState(seed).permutation(len(ds))[:n], total)
+    learn.dls.train.dataset = type(ds)(*(t[i] for t in ds.tensors))
+    return learn
+
+def cifar_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01):
+    "CIFAR-10 at 16x16, mirrored at random, scored on 5,000 images"
+    return _images_learner(image_dls('cifar10', bs, n_train, 5000, valid, 'mirror', size=16, device='cpu'), 3, wd, mom=mom)
+
+def cifar_full_learner(valid, seed):
+    "CIFAR-10 whole, crop and mirror, a ResNet-20; for a GPU"
+    dls = image_dls('cifar10', 128, 45_000, valid=valid, aug='crop+mirror')
+    return Learner(dls, resnet_cifar(20), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=.9), metrics=accuracy, wd=.01, path=Path('/tmp'))
+
+paper_sgd = partial(SGD, mom=.9, decouple_wd=False) # L2, as Caffe has it
+
+def paper_learner(valid, seed, n_train=10_000):
+    "`cifar_learner` with the weight decay of the papers: coupled, on all parameters"
+    learn = cifar_learner(valid, seed, n_train, wd=1e-4)
+    learn.opt_func,learn.wd_bn_bias = paper_sgd,True
+    return learn
+
+def full_paper_learner(valid, seed):
+    "Figure 1a's own: ResNet-56, batches of 1,000, moving averages of BatchNorm over 20 batches; for a GPU"
+    dls = image_dls('cifar10', 1000, valid=valid, aug='mirror')
+    return Learner(dls, resnet_cifar(56, shortcut='pool', bn_mom=.05), loss_func=nn.CrossEntropyLoss(), opt_func=paper_sgd, metrics=accuracy, wd=1e-4, wd_bn_bias=True, path=Path('/tmp'))
 
 # ---- arms ----
 
