@@ -232,3 +232,13 @@ def tukey(rows, critical):
 def search(make_learner, fit, wds, seeds):
     "Every weight decay with every seed, each on a fresh learner: mean held-out losses"
     return {wd: sum(fit(make_learner(), wd, s) for s in range(seeds))/seeds for wd in wds}
+
+# ---- data ----
+
+def crop_mirror(x, tops, lefts, mirrored, pad):
+    "One image after the other: padded, cut out, turned round"
+    res = []
+    for img,top,left,mirror in zip(x, tops, lefts, mirrored):
+        img = np.pad(np.asarray(img), ((0,0),(pad,pad),(pad,pad)), mode='reflect')[:, top:top+x.shape[2], left:left+x.shape[3]]
+        res.append(img[:,:,::-1] if mirror else img)
+    return np.stack(res)
