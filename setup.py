@@ -13,6 +13,6 @@ statuses = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
 setup(long_description=readme, long_description_content_type='text/markdown',
       author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
-      install_requires=cfg['requirements'].split(), extras_require={'dev': cfg['dev_requirements'].split()},
+      install_requires=cfg['requirements'].split(), extras_require={k: cfg[f'{k}_requirements'].split() for k in ('vision','dev')},
       classifiers=[f"Development Status :: {statuses[cfg['status']]}", 'Programming Language :: Python :: 3 :: Only',
                    *(f'Intended Audience :: {a.strip()}' for a in cfg['audience'].split(','))])

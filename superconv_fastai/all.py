@@ -5,3 +5,4 @@ from .curvature import *
 from .regularization import *
 from .compare import *
 from .data import *
+from .models import *
