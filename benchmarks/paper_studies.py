@@ -5,7 +5,7 @@
 Fashion-MNIST at 14x14, 5,000 training images (fewer in 'data'), ResNet-8, weight decay 0.01, five paired seeds; the LR of every arm in every
 condition is tuned on held-out images that never score (grid 0.03 to 3, extended at its edges, two tuning seeds, by accuracy).
 
-data      500 to 5,000 images, a different sample with each seed, as many steps for each size: `fit_superconv` and multistep in 160 steps, and
+data      250 to 5,000 images, a different sample with each seed, as many steps for each size: `fit_superconv` and multistep in 160 steps, and
           multistep in three times as many. (arXiv 1708.07120, figure 6a: the gain grows as the data shrinks.)
 batch     batches of 32 to 512 with `fit_superconv`, in as many epochs and in as many steps. (1708.07120, table 5: larger is better.)
 momentum  constant 0.8 to 0.95 against cyclical momentum, falling and rising while the LR rises. (1803.09820, table 1: the best constant one
@@ -21,7 +21,7 @@ lrs,seeds,tune_seeds = [.03,.1,.3,1.,3.],5,2
 steps = 160 # of batches of 128, in 4 epochs of 5,000
 
 studies = {
- 'data': {str(n): dict(learner=partial(sampled_learner, n=n, total=5000), arms={k:arms[k] for k in ('fit_superconv','multistep')}, budgets=[4,12]) for n in (500,1000,2000,3500,5000)},
+ 'data': {str(n): dict(learner=partial(sampled_learner, n=n, total=5000), arms={k:arms[k] for k in ('fit_superconv','multistep')}, budgets=[4,12]) for n in (250,500,1000,2500,5000)},
  'batch': {str(bs): dict(learner=partial(fashion_learner, n_train=5000, bs=bs), arms={'fit_superconv':arms['fit_superconv']},
                          budgets=list(dict.fromkeys([4, round(steps*bs/5000)]))) for bs in (32,64,128,256,512)},
  'momentum': {'all': dict(learner=partial(fashion_learner, n_train=5000), budgets=[4],
