@@ -1,6 +1,6 @@
 """Does a cycle with a large learning rate end in flatter minima that generalise better? At equal training loss.
 
-    SUPERCONV_DATA=/path/to/data python benchmarks/flatness.py [--log flatness.jsonl] [--tasks digits,plain,fashion] [--quick]
+    SUPERCONV_DATA=/path/to/data python benchmarks/flatness.py [--log flatness.jsonl] [--tasks digits,digits/wd,plain,fashion] [--quick]
 
 Per seed: `fit_superconv` with a large LR trains first, and the training loss at its end is the level. The others start from the same weights and
 train until they get there, looked at after each epoch: the same cycle with a small LR (a longer one), multistep with its LR, and a constant
@@ -61,7 +61,7 @@ def run(task, arm, seed, level):
     learn = t['learner'](seed)
     learn.remove_cb(ProgressCallback)
     learn.logger,learn.create_mbar = noop,False
-    train,test = (dl.dataset.tensors for dl in learn.dls.loaders)
+    train,test = (tuple(dl.after_batch(dl.dataset.tensors)) for dl in learn.dls.loaders) # no augmentation
     seed_all(seed, learn.dls)
     cb = Watch(train, test, t['n_eig'], level)
     learn.add_cb(cb)
@@ -82,7 +82,8 @@ def set_of(large, small, lr, n):
 
 tasks = {'digits': dict(learner=lambda s: digits_learner('test', s, wd=0.), arms=set_of(1., .03, .1, 15), n_eig=500),
          'digits/wd': dict(learner=lambda s: digits_learner('test', s, wd=.01), arms=set_of(1., .03, .1, 15), n_eig=500),
-         'plain': dict(learner=lambda s: digits_learner('test', s, wd=0., bn=False), arms=set_of(.3, .01, .03, 15), n_eig=500)}
+         'plain': dict(learner=lambda s: digits_learner('test', s, wd=0., bn=False), arms=set_of(.3, .01, .03, 15), n_eig=500),
+         'fashion': dict(learner=lambda s: fashion_learner('test', s, n_train=2000, bs=64, wd=0., width=8), arms=set_of(1., .03, .1, 12), n_eig=500)}
 
 def main():
     ap = argparse.ArgumentParser()

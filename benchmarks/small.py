@@ -36,26 +36,26 @@ def digits_learner(
     dls = tensor_dls(d['train'], d[valid], bs=bs, device='cpu')
     return Learner(dls, conv_net(1, bn), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=mom), metrics=accuracy, wd=wd, path=Path('/tmp'))
 
-def _images_learner(dls, n_in, wd, **kwargs):
-    "ResNet-8, 78,000 parameters, which halves the images in its first layer"
-    model = resnet8(16, n_in, stride=2).to(memory_format=torch.channels_last)
+def _images_learner(dls, n_in, wd, width, **kwargs):
+    "ResNet-8, which halves the images in its first layer: 78,000 parameters, with width 8 20,000"
+    model = resnet8(width, n_in, stride=2).to(memory_format=torch.channels_last)
     return Learner(dls, model, loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, **kwargs), metrics=accuracy, wd=wd, path=Path('/tmp'))
 
-def fashion_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01):
+def fashion_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01, width=16):
     "Fashion-MNIST at 14x14, scored on 5,000 images"
-    return _images_learner(image_dls('fashion_mnist', bs, n_train, 5000, valid, size=14, device='cpu'), 1, wd, mom=mom)
+    return _images_learner(image_dls('fashion_mnist', bs, n_train, 5000, valid, size=14, device='cpu'), 1, wd, width, mom=mom)
 
 def sampled_learner(valid, seed, n, total=5000):
     "`n` images of `total`, others with each seed, repeated so that an epoch has as many steps whatever `n`"
-    learn = fashion_learner(valid, seed, total)
+    learn = fashion_learner(valid, seed, total, width=8)
     ds = learn.dls.train.dataset
     i = np.resize(np.random.RandomState(seed).permutation(len(ds))[:n], total)
     learn.dls.train.dataset = type(ds)(*(t[i] for t in ds.tensors))
     return learn
 
-def cifar_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01):
+def cifar_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01, width=16):
     "CIFAR-10 at 16x16, mirrored at random, scored on 5,000 images"
-    return _images_learner(image_dls('cifar10', bs, n_train, 5000, valid, 'mirror', size=16, device='cpu'), 3, wd, mom=mom)
+    return _images_learner(image_dls('cifar10', bs, n_train, 5000, valid, 'mirror', size=16, device='cpu'), 3, wd, width, mom=mom)
 
 def cifar_full_learner(valid, seed):
     "CIFAR-10 whole, crop and mirror, a ResNet-20; for a GPU"
