@@ -20,7 +20,7 @@ from common import save_results
 lrs = [.03,.1,.3,1.,3.]
 studies = {'digits': dict(learner=digits_learner, budgets=[5,15,45], seeds=8, tune_seeds=2),
            'fashion': dict(learner=partial(fashion_learner, width=8), budgets=[3,9], seeds=6, tune_seeds=1),
-           'cifar': dict(learner=cifar_learner, budgets=[3,9], seeds=6, tune_seeds=1),
+           'cifar': dict(learner=partial(cifar_learner, width=8), budgets=[2,6], seeds=6, tune_seeds=1),
            'cifar_full': dict(learner=cifar_full_learner, budgets=[5,15,45], seeds=5, tune_seeds=1)}
 
 def main():
