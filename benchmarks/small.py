@@ -45,13 +45,15 @@ def fashion_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01, width=1
     "Fashion-MNIST at 14x14, scored on 5,000 images"
     return _images_learner(image_dls('fashion_mnist', bs, n_train, 5000, valid, size=14, device='cpu'), 1, wd, width, mom=mom)
 
-def sampled_learner(valid, seed, n, total=5000):
-    "`n` images of `total`, others with each seed, repeated so that an epoch has as many steps whatever `n`"
-    learn = fashion_learner(valid, seed, total, width=8)
+def _few(learn, seed, n, total):
+    "Only `n` training images of `total`, others with each seed, repeated so that an epoch has as many steps whatever `n`"
     ds = learn.dls.train.dataset
-    i = np.resize(np.random.RandomState(seed).permutation(len(ds))[:n], total)
+    i = np.resize(np.random.RandomState(seed).permutation(total)[:n], total)
     learn.dls.train.dataset = type(ds)(*(t[i] for t in ds.tensors))
     return learn
+
+def few_digits(valid, seed, n, total): return _few(digits_learner(valid, seed), seed, n, total)
+def few_fashion(valid, seed, n, total): return _few(fashion_learner(valid, seed, total, width=8), seed, n, total)
 
 def cifar_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01, width=16):
     "CIFAR-10 at 16x16, mirrored at random, scored on 5,000 images"
@@ -88,11 +90,11 @@ arms = {'fit_one_cycle': Learner.fit_one_cycle,
         'multistep': fit_multistep}
 
 def tuned_comparison(name, learner, arms, budgets, lrs, seeds, tune_seeds, log=True, note=print):
-    "Tune each arm at each budget on 'tune', then score all on 'test': the comparison, and the searches by arm"
+    "Tune each arm at each of its budgets on 'tune', then score all on 'test': the comparison, and the searches by arm"
     def path(kind): return results/f'{name}_{kind}.jsonl' if log else None
     tuned = {}
     for arm,fit in arms.items():
-        tuned[arm] = tune_lr(partial(learner, 'tune'), fit, lrs, budgets, tune_seeds, path=path('tune'), metric='accuracy', progress=False)
+        tuned[arm] = tune_lr(partial(learner, 'tune'), fit, lrs, budgets[arm] if isinstance(budgets, dict) else budgets, tune_seeds, path=path('tune'), metric='accuracy', progress=False)
         note(time.strftime('%H:%M:%S'), name, arm, tuned[arm].lrs, tuned[arm].untuned or '', flush=True)
     res = compare_fits(partial(learner, 'test'), tuned, budgets, seeds, path=path('runs'), metric='accuracy', progress=False)
     note(time.strftime('%H:%M:%S'), res, flush=True)
