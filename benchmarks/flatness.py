@@ -2,22 +2,22 @@
 
     SUPERCONV_DATA=/path/to/data python benchmarks/flatness.py [--log flatness.jsonl] [--tasks digits,digits/wd,plain,fashion] [--quick]
 
-Per seed: `fit_superconv` with a large LR trains first, and the training loss at its end is the level. The others start from the same weights and
-train until they get there, looked at after each epoch: the same cycle with a small LR (a longer one), multistep with its LR, and a constant
-small LR. At that epoch, and at the end of each run, of the whole training set and the test set:
+Per seed four arms train from the same weights: `fit_superconv` with a large LR, the same cycle with a small LR in four times as many epochs,
+multistep in three times as many, and a constant small LR in eight times as many. Every four steps the loss over the whole training set is
+measured (evaluation mode, no augmentation). When it first falls to a level, and at the end of the run:
 
-- loss and accuracy, both in evaluation mode without augmentation, and their gaps;
+- loss and accuracy of the training and the test set;
 - the largest eigenvalue of the Hessian of the training loss (curvlinops, Lanczos) over a fixed subset of training images, in evaluation mode.
   With BatchNorm a layer's weights can be scaled without changing the network, and the eigenvalue changes with the scale squared; so also
 - the same in relative coordinates: weights as multiples of the norm of their tensor, where a scale has no effect.
 
-Weight decay is 0, so that the LR alone differs: fastai's decay takes lr x wd of a weight in each step; `--tasks digits/wd` is digits with 0.01.
-'plain' is the network for digits without BatchNorm. Each finished run is a line of the log; results/flatness.json has them all.
+Weight decay is 0, so that the LR alone differs: fastai's decay takes lr x wd of a weight in each step. 'digits/wd' is digits with 0.01, 'plain'
+the network for digits without BatchNorm. Each finished run is a line of the log; results/flatness.json has them all.
 """
 import argparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 from small import *
-from superconv_fastai.runs import RunLog, read_log, seed_all
+from superconv_fastai.runs import RunLog, seed_all
 from common import save_results
 
 def top_eigenvalues(model, x, y):
@@ -34,27 +34,28 @@ def scores(model, x, y):
     "Mean loss and accuracy, in evaluation mode"
     model.eval()
     with torch.no_grad(): out = torch.cat([model(b) for b in x.split(1000)])
+    model.train()
     return float(F.cross_entropy(out, y)), float((out.argmax(1)==y).float().mean())
 
 class Watch(Callback):
-    "Scores after each epoch; with a `level`, eigenvalues at the first epoch whose training loss is at most that"
+    "Scores after each epoch; everything when the training loss first falls to each of `levels`"
     run_valid = False
-    def __init__(self, train, test, n_eig, level=None): self.sets,self.n_eig,self.level,self.curve,self.at_level = (train,test),n_eig,level,[],None
+    def __init__(self, train, test, n_eig, levels): self.train_set,self.test_set,self.n_eig,self.levels,self.curve,self.at = train,test,n_eig,sorted(levels),[],{}
     def look(self):
-        (a,acc_a),(b,acc_b) = (scores(self.learn.model, *d) for d in self.sets)
+        (a,acc_a),(b,acc_b) = (scores(self.learn.model, *d) for d in (self.train_set,self.test_set))
         return dict(train_loss=a, test_loss=b, train_accuracy=acc_a, test_accuracy=acc_b)
     def flat(self):
-        x,y = self.sets[0]
-        l,r = top_eigenvalues(self.learn.model, x[:self.n_eig], y[:self.n_eig])
-        return dict(sharpness=l, relative=r, norm=float(sum(p.detach().norm()**2 for p in self.learn.model.parameters())**.5))
-    def after_train(self):
-        o = self.look()
-        self.curve.append([round(v, 5) if math.isfinite(v) else None for v in o.values()])
-        if self.level is not None and self.at_level is None and o['train_loss']<=self.level: self.at_level = dict(epoch=self.learn.epoch+1, **o, **self.flat())
+        l,r = top_eigenvalues(self.learn.model, *(o[:self.n_eig] for o in self.train_set))
         self.learn.model.train()
+        return dict(**self.look(), sharpness=l, relative=r, norm=float(sum(p.detach().norm()**2 for p in self.learn.model.parameters())**.5), lr=self.learn.opt.hypers[-1]['lr'])
+    def after_batch(self):
+        if not self.levels or self.learn.iter%4!=3 or scores(self.learn.model, *self.train_set)[0]>self.levels[-1]: return
+        o = dict(step=self.learn.train_iter, **self.flat())
+        while self.levels and o['train_loss']<=self.levels[-1]: self.at[f'{self.levels.pop():g}'] = o
+    def after_train(self): self.curve.append([round(v, 5) if math.isfinite(v) else None for v in self.look().values()])
 
-def run(task, arm, seed, level):
-    "Train one arm; `level` is the training loss to stop and look at"
+def run(task, arm, seed):
+    "Train one arm"
     t = tasks[task]
     fit,n = t['arms'][arm]
     seed_all(seed)
@@ -63,27 +64,26 @@ def run(task, arm, seed, level):
     learn.logger,learn.create_mbar = noop,False
     train,test = (tuple(dl.after_batch(dl.dataset.tensors)) for dl in learn.dls.loaders) # no augmentation
     seed_all(seed, learn.dls)
-    cb = Watch(train, test, t['n_eig'], level)
+    cb = Watch(train, test, t['n_eig'], t['levels'])
     learn.add_cb(cb)
-    learn.validate = noop
-    learn._do_epoch_validate = noop # scored by the callback
+    learn._do_epoch_validate = noop # the callback does it
     fit(learn, n)
     ok = all(p.isfinite().all() for p in learn.model.parameters())
-    end = dict(epoch=n, **cb.look(), **cb.flat()) if ok else None
-    return dict(level=level, at_level=cb.at_level, end=end, path=cb.curve)
+    return dict(at=cb.at, end=dict(step=learn.train_iter, **cb.flat()) if ok else None, path=cb.curve)
 
 def cycle(lr): return lambda learn, n: learn.fit_superconv(n, lr)
 def steps(lr): return lambda learn, n: fit_multistep(learn, n, lr)
 def constant(lr): return lambda learn, n: learn.fit(n, lr)
 
-def set_of(large, small, lr, n):
-    "The arms: name to (fit, epochs). The first sets the level; the others have more epochs to get there"
+def arms_of(large, small, lr, n):
+    "Name to fit, LR and epochs"
     return {'cycle, large LR': (cycle(large), n), 'cycle, small LR': (cycle(small), 4*n), 'multistep': (steps(lr), 3*n), 'constant, small LR': (constant(small/2), 8*n)}
 
-tasks = {'digits': dict(learner=lambda s: digits_learner('test', s, wd=0.), arms=set_of(1., .03, .1, 15), n_eig=500),
-         'digits/wd': dict(learner=lambda s: digits_learner('test', s, wd=.01), arms=set_of(1., .03, .1, 15), n_eig=500),
-         'plain': dict(learner=lambda s: digits_learner('test', s, wd=0., bn=False), arms=set_of(.3, .01, .03, 15), n_eig=500),
-         'fashion': dict(learner=lambda s: fashion_learner('test', s, n_train=2000, bs=64, wd=0., width=8), arms=set_of(1., .03, .1, 12), n_eig=500)}
+digits_arms,levels = arms_of(1., .03, .1, 15),[.03,.01]
+tasks = {'digits': dict(learner=lambda s: digits_learner('test', s, wd=0.), arms=digits_arms, levels=levels, n_eig=500),
+         'plain': dict(learner=lambda s: digits_learner('test', s, wd=0., bn=False), arms=arms_of(.3, .01, .03, 15), levels=levels, n_eig=500),
+         'digits/wd': dict(learner=lambda s: digits_learner('test', s, wd=.01), arms=digits_arms, levels=levels, n_eig=500),
+         'fashion': dict(learner=lambda s: fashion_learner('test', s, n_train=2000, bs=64, wd=0., width=8), arms=arms_of(1., .03, .1, 12), levels=[.2,.1], n_eig=500)}
 
 def main():
     ap = argparse.ArgumentParser()
@@ -92,20 +92,22 @@ def main():
     a = ap.parse_args()
     quiet_start()
     if a.quick:
-        tasks['digits']['arms'] = {k:(f,1) for k,(f,_) in tasks['digits']['arms'].items()}
-        return print(*(run('digits', arm, 0, 1e9) for arm in tasks['digits']['arms']), sep='\n')
+        tasks['digits'].update(arms={k:(f,1) for k,(f,_) in digits_arms.items()}, levels=[1.5,1.])
+        return print(*(run('digits', arm, 0) for arm in list(digits_arms)[:2]), sep='\n')
     results.mkdir(exist_ok=True)
     with RunLog('study', a.log, dict(study='flatness')) as log:
         for task in a.tasks.split(','):
             for seed in range(a.seeds):
-                for i,arm in enumerate(tasks[task]['arms']):
-                    if i==0: first_arm = (task,arm,seed)
-                    end = log.runs[first_arm]['end'] if i else None
-                    if (task,arm,seed) not in log.runs: log.add((task,arm,seed), run(task, arm, seed, end and end['train_loss']))
+                for arm in tasks[task]['arms']:
+                    if (task,arm,seed) in log.runs: continue
+                    log.add((task,arm,seed), run(task, arm, seed))
                     r = log.runs[task,arm,seed]
-                    print(time.strftime('%H:%M:%S'), task, arm, seed, r['level'], r['at_level'] or r['end'], flush=True)
-        runs = log.runs
-    save_results('flatness', dict(path='train_loss, test_loss, train_accuracy, test_accuracy after each epoch', arms={t:{k:n for k,(_,n) in v['arms'].items()} for t,v in tasks.items()},
-                                  runs=[dict(task=t, arm=arm, seed=s, **r) for (t,arm,s),r in runs.items()]))
+                    print(time.strftime('%H:%M:%S'), task, arm, seed, *({k:f'{o[k]:.4g}' for k in ('step','train_loss','test_loss','sharpness','relative','norm')} for o in (*r['at'].values(), r['end']) if o), flush=True)
+            if log.runs: save(log.runs) # after each task
+
+def save(runs):
+    save_results('flatness', dict(path='train_loss, test_loss, train_accuracy, test_accuracy after each epoch',
+        tasks={t:dict(levels=v['levels'], n_eig=v['n_eig'], epochs={k:n for k,(_,n) in v['arms'].items()}) for t,v in tasks.items()},
+        runs=[dict(task=t, arm=arm, seed=s, at=r['at'], end=r['end'], path=' '.join(','.join('' if v is None else f'{v:.4g}' for v in o) for o in r['path'])) for (t,arm,s),r in runs.items()]))
 
 if __name__=='__main__': main()

@@ -68,7 +68,7 @@ paper_sgd = partial(SGD, mom=.9, decouple_wd=False) # L2, as Caffe has it
 
 def paper_learner(valid, seed, n_train=10_000):
     "`cifar_learner` with the weight decay of the papers: coupled, on all parameters"
-    learn = cifar_learner(valid, seed, n_train, wd=1e-4)
+    learn = cifar_learner(valid, seed, n_train, wd=1e-4, width=8)
     learn.opt_func,learn.wd_bn_bias = paper_sgd,True
     return learn
 
