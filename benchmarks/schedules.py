@@ -1,6 +1,6 @@
 """Learning-rate schedules at equal budgets, each with its own tuned LR, paired by seed, on digits, Fashion-MNIST and CIFAR-10.
 
-    SUPERCONV_DATA=/path/to/data python benchmarks/schedules.py digits|fashion|cifar|cifar_full [--quick]
+    SUPERCONV_DATA=/path/to/data python benchmarks/schedules.py digits|fashion|cifar|cifar_full [--seeds N] [--quick]
 
 Seven arms: `fit_superconv` in its three policies and with momentum from critical damping, `fit_one_cycle`, a linear decay to zero, and multistep
 (a tenth of the LR after a half and three quarters of the run). For each task, arm and budget the LR is tuned on held-out images that never
@@ -26,12 +26,14 @@ studies = {'digits': dict(learner=digits_learner, budgets=[5,15,45], seeds=8, tu
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument('task', choices=studies)
+    ap.add_argument('--seeds', type=int, help='so many of the seeds')
     ap.add_argument('--quick', action='store_true', help='one epoch, two arms, two seeds, no files: does it run?')
     a = ap.parse_args()
     quiet_start()
     results.mkdir(exist_ok=True)
     s = dict(studies[a.task])
     learner = s.pop('learner')
+    if a.seeds: s['seeds'] = a.seeds
     if a.quick: return tuned_comparison('quick', learner, {k:arms[k] for k in ('fit_superconv','multistep')}, [1], [.1,.3,1.], 2, 1, log=False)
     res,tuned = tuned_comparison(f'schedules_{a.task}', learner, arms, lrs=lrs, **s)
     save_results(f'schedules_{a.task}', dict(task=a.task, **s, lrs=lrs, tuned=pack_tuned(tuned), columns=columns, runs=pack(res)))
