@@ -1,0 +1,128 @@
+"What the training studies share: small tasks with their networks, learners from a seed, arms tuned alike, and a compact form for their runs."
+import warnings
+from functools import cache
+from fastai.basics import *
+from fastai.callback.all import *
+from superconv_fastai.compare import *
+from superconv_fastai.data import digits, image_dls, tensor_dls
+from superconv_fastai.models import resnet8, resnet_cifar
+from superconv_fastai.schedule import *
+from common import results
+import math, time # after the star imports
+
+def quiet_start():
+    "One thread, so that runs repeat to the bit, and no warning for each run"
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+
+# ---- networks ----
+
+def conv_net(n_in, bn=True):
+    "Two convolutions: 6,000 parameters"
+    def block(i, o): return [nn.Conv2d(i,o,3,padding=1,bias=not bn)] + [nn.BatchNorm2d(o)]*bn + [nn.ReLU()]
+    return nn.Sequential(*block(n_in,16), nn.MaxPool2d(2), *block(16,32), nn.AdaptiveAvgPool2d(2), Flatten(), nn.Linear(128,10))
+
+# ---- learners ----
+
+@cache
+def digit_tensors(): return {k:digits(k) for k in ('train','tune','test')}
+
+def digits_learner(
+    valid, # 'tune' or 'test'
+    seed, bs=64, mom=.9, wd=.01, bn=True
+):
+    "Digits, 1,000 images of 8x8, and a network of two convolutions. `compare_fits` seeds before it calls"
+    d = digit_tensors()
+    dls = tensor_dls(d['train'], d[valid], bs=bs, device='cpu')
+    return Learner(dls, conv_net(1, bn), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=mom), metrics=accuracy, wd=wd, path=Path('/tmp'))
+
+def _images_learner(dls, n_in, wd, width, **kwargs):
+    "ResNet-8, which halves the images in its first layer: 78,000 parameters, with width 8 20,000"
+    model = resnet8(width, n_in, stride=2).to(memory_format=torch.channels_last)
+    return Learner(dls, model, loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, **kwargs), metrics=accuracy, wd=wd, path=Path('/tmp'))
+
+def fashion_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01, width=16):
+    "Fashion-MNIST at 14x14, scored on 5,000 images"
+    return _images_learner(image_dls('fashion_mnist', bs, n_train, 5000, valid, size=14, device='cpu'), 1, wd, width, mom=mom)
+
+def _few(learn, seed, n, total):
+    "Only `n` training images of `total`, others with each seed, repeated so that an epoch has as many steps whatever `n`"
+    ds = learn.dls.train.dataset
+    i = np.resize(np.random.RandomState(seed).permutation(total)[:n], total)
+    learn.dls.train.dataset = type(ds)(*(t[i] for t in ds.tensors))
+    return learn
+
+def few_digits(valid, seed, n, total): return _few(digits_learner(valid, seed), seed, n, total)
+def few_fashion(valid, seed, n, total): return _few(fashion_learner(valid, seed, total, width=8), seed, n, total)
+
+def cifar_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01, width=16):
+    "CIFAR-10 at 16x16, mirrored at random, scored on 5,000 images"
+    return _images_learner(image_dls('cifar10', bs, n_train, 5000, valid, 'mirror', size=16, device='cpu'), 3, wd, width, mom=mom)
+
+def cifar_full_learner(valid, seed):
+    "CIFAR-10 whole, crop and mirror, a ResNet-20; for a GPU"
+    dls = image_dls('cifar10', 128, 45_000, valid=valid, aug='crop+mirror')
+    return Learner(dls, resnet_cifar(20), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=.9), metrics=accuracy, wd=.01, path=Path('/tmp'))
+
+paper_sgd = partial(SGD, mom=.9, decouple_wd=False) # L2, as Caffe has it
+
+def paper_learner(valid, seed, n_train=10_000):
+    "`cifar_learner` with the weight decay of the papers: coupled, on all parameters"
+    learn = cifar_learner(valid, seed, n_train, wd=1e-4, width=8)
+    learn.opt_func,learn.wd_bn_bias = paper_sgd,True
+    return learn
+
+def full_paper_learner(valid, seed):
+    "Figure 1a's own: ResNet-56, batches of 1,000, moving averages of BatchNorm over 20 batches; for a GPU"
+    dls = image_dls('cifar10', 1000, valid=valid, aug='mirror')
+    return Learner(dls, resnet_cifar(56, shortcut='pool', bn_mom=.05), loss_func=nn.CrossEntropyLoss(), opt_func=paper_sgd, metrics=accuracy, wd=1e-4, wd_bn_bias=True, path=Path('/tmp'))
+
+# ---- arms ----
+
+def critical(learn, n_epoch, lr): learn.fit_superconv(n_epoch, lr, moms='critical')
+
+arms = {'fit_one_cycle': Learner.fit_one_cycle,
+        'fit_superconv': Learner.fit_superconv,
+        'fit_superconv, authors': partial(Learner.fit_superconv, policy='authors'),
+        'fit_superconv, cosine': partial(Learner.fit_superconv, policy='cosine'),
+        'fit_superconv, critical': critical,
+        'linear to zero': fit_linear,
+        'multistep': fit_multistep}
+
+def tuned_comparison(name, learner, arms, budgets, lrs, seeds, tune_seeds, log=True, note=print):
+    "Tune each arm at each of its budgets on 'tune', then score all on 'test': the comparison, and the searches by arm"
+    def path(kind): return results/f'{name}_{kind}.jsonl' if log else None
+    tuned = {}
+    for arm,fit in arms.items():
+        tuned[arm] = tune_lr(partial(learner, 'tune'), fit, lrs, budgets[arm] if isinstance(budgets, dict) else budgets, tune_seeds, path=path('tune'), metric='accuracy', progress=False)
+        note(time.strftime('%H:%M:%S'), name, arm, tuned[arm].lrs, tuned[arm].untuned or '', flush=True)
+    res = compare_fits(partial(learner, 'test'), tuned, budgets, seeds, path=path('runs'), metric='accuracy', progress=False)
+    note(time.strftime('%H:%M:%S'), res, flush=True)
+    return res, tuned
+
+# ---- compact results ----
+
+columns = 'arm|n_epoch|seed|status|steps|train_loss,valid_loss,accuracy of each epoch'
+
+def _number(v, digits): return '' if v is None else f'{v:.{digits}g}'
+
+def pack(comparison):
+    "A line of text for each run, as `columns` says"
+    return ['|'.join([arm, str(n), str(seed), r['status'], str(r['epochs'][-1][0]),
+                      ';'.join(f'{_number(t,3)},{_number(v,4)},{_number(m,5)}' for _,t,v,m,*_ in r['epochs'])]) for (arm,n,seed),r in comparison._runs.items()]
+
+def pack_tuned(tuned):
+    "For each arm and budget the LR that was found, why it may be untuned, and the mean accuracy with each LR"
+    res = {}
+    for arm,t in tuned.items():
+        df = t.table()
+        res[arm] = {str(n): dict(lr=lr, untuned=t.untuned.get(n), tried={f'{r.lr:g}':round(float(r.accuracy), 5) if math.isfinite(r.accuracy) else None for r in df[df.n_epoch==n].itertuples()},
+                                 by_loss=_by_loss(t, n)) for n,lr in t.lrs.items()}
+    return res
+
+def _by_loss(t, n):
+    "The LR that the held-out loss would have chosen"
+    ends,mean = t.comparison.ends,{}
+    for (arm,m),lr in t._arms.items():
+        if m==n: mean[lr] = ends[(ends.arm==arm) & (ends.n_epoch==n)].valid_loss.fillna(math.inf).mean()
+    return min(mean, key=mean.get)
