@@ -271,7 +271,7 @@ def test_any_curve_gets_an_answer(y, loss, low):
     assert pickle.loads(pickle.dumps(v)) == v and repr(v)
 
 @pytest.mark.parametrize('lrs,scores,match', [([0,1,2], [1,2], 'scores'), ([0,2,1,3], [1]*4, 'lrs'), ([0,1,math.nan], [1]*3, 'lrs'),
-                                               ([-1,0,1], [1]*3, 'lrs'), ([[0,1],[2,3]], [[0,1],[2,3]], 'scores')])
+                                               ([-1,0,1], [1]*3, 'lrs'), ([[0,1],[2,3]], [[0,1],[2,3]], 'lrs'), (['a']*3, [1]*3, 'lrs'), ([0,1,2], ['a']*3, 'scores')])
 def test_bad_curves(lrs, scores, match):
     with pytest.raises(ValueError, match=match): verdict(lrs, scores)
     with pytest.raises(ValueError, match='losses'): verdict([0,1], [0,1], [1])
