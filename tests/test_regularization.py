@@ -116,6 +116,21 @@ def vision(**kwargs):
     dls = DataLoaders(DataLoader(ds, bs=8, after_batch=[Flip(p=.25), Brightness(p=.6)]), DataLoader(ds, bs=8), device='cpu')
     return Learner(dls, Vision(), loss_func=LabelSmoothingCrossEntropyFlat(eps=.15), opt_func=partial(SGD, mom=.9), **kwargs)
 
+def test_audit_of_timm_models():
+    "timm's own dropouts and stochastic depth, and a probability that a network keeps as a number"
+    timm = pytest.importorskip('timm')
+    def audit(name, **kwargs):
+        learn = vision()
+        learn.model = timm.create_model(name, num_classes=10, **kwargs)
+        return learn,rows(learn, 'dropout').set_index('where').value
+    learn,vit = audit('vit_tiny_patch16_224', img_size=32, depth=3, drop_rate=.1, attn_drop_rate=.15, drop_path_rate=.2)
+    assert vit['head_drop.p (Dropout)']==.1 and vit['blocks.2.attn.attn_drop.p (Dropout)']==.15
+    assert [vit[f'blocks.{i}.drop_path1.drop_prob (DropPath)'] for i in (1,2)]==pytest.approx([.1,.2])
+    with learn.reduced_regularization(dropout=0.): assert not rows(learn, 'dropout').value.any()
+    assert rows(learn, 'dropout').value.tolist()==vit.tolist()
+    _,res = audit('resnet10t', drop_rate=.3, drop_path_rate=.1)
+    assert res['drop_rate (ResNet)']==.3 and res['layer4.0.drop_path.drop_prob (DropPath)']==pytest.approx(.1)
+
 def test_audit_of_a_vision_learner():
     learn = vision(cbs=[MixUp(.3), GradientClip(2.), EarlyStoppingCallback(patience=4), GradientAccumulation(20)], wd=.01)
     drops = rows(learn, 'dropout')
