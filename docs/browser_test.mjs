@@ -156,9 +156,11 @@ async function copy(page, bad, base, patience) { // the first and the last butto
     const b = buttons.nth(i), want = await b.evaluate(e => { e.scrollIntoView({ block: 'center' }); return e.parentElement.querySelector('pre').innerText.replace(/\n$/, '') })
     await b.hover({ force: true })
     await b.click({ force: true })
-    let got = ''
-    for (const end = Date.now() + patience; got !== want && Date.now() < end; await page.waitForTimeout(100))
+    let got = '', looks = 0
+    for (const end = Date.now() + patience; got !== want && Date.now() < end; await page.waitForTimeout(100)) {
+      if (++looks % 20 === 0) await b.click({ force: true }) // a busy machine may have lost the first one
       got = base === web ? await page.evaluate(() => navigator.clipboard.readText()) : await paste()
+    }
     if (got !== want) bad.push(['copy button', `copies ${JSON.stringify(got.slice(0, 40))}, not ${JSON.stringify(want.slice(0, 40))}`])
   }
 }
