@@ -8,45 +8,35 @@ dropouts, are scored on the test split; short ones, as a search would do them, o
 initial weights and the order of the data. Each finished run is one line of the log, so an interrupted study goes on where it stopped;
 results/balance.json holds them all.
 """
-import argparse, gzip, io, os, time, warnings
+import argparse, time, warnings
 from pathlib import Path
 import numpy as np, torch
 from fastai.basics import *
-from superconv_fastai.data import tensor_dls, digits
+from superconv_fastai.data import digits, load_images, tensor_dls
 from superconv_fastai.regularization import _cycle
 from superconv_fastai.runs import RunLog, read_log
 from common import results, save_results
 import time # after the star import, like product
 from itertools import product
 
-def folder(): return Path(os.environ['SUPERCONV_DATA'])
-
-def idx(path):
-    b = gzip.open(path).read()
-    return np.frombuffer(b, np.uint8, offset=4+4*b[3]).reshape(np.frombuffer(b, '>u4', b[3], offset=4).astype(int))
-
 def splits(x, y, xt, yt, n_train, n_tune, n_test):
     "Half-size images, normalised; 'tune' comes from the training set"
-    x,xt = (F.avg_pool2d(torch.from_numpy(np.array(o)).float(), 2) for o in (x[:n_train+n_tune], xt[:n_test]))
-    y,yt = (torch.from_numpy(np.array(o)).long() for o in (y[:n_train+n_tune], yt[:n_test]))
+    x,xt = (F.avg_pool2d(o.float(), 2) for o in (x[:n_train+n_tune], xt[:n_test]))
+    y,yt = y[:n_train+n_tune],yt[:n_test]
     m,s = x[:n_train].mean((0,2,3), keepdim=True),x[:n_train].std((0,2,3), keepdim=True)
     x,xt = (x-m)/s,(xt-m)/s
     return dict(train=(x[:n_train],y[:n_train]), tune=(x[n_train:],y[n_train:]), test=(xt,yt))
 
 def fashion():
-    d = folder()/'fashion_mnist'
-    (x,y),(xt,yt) = ((idx(d/f'{k}-images-idx3-ubyte.gz')[:,None], idx(d/f'{k}-labels-idx1-ubyte.gz')) for k in ('train','t10k'))
+    (x,y),(xt,yt) = load_images('fashion_mnist')
     return splits(x, y, xt, yt, 1000, 1000, 2000)
 
 def cifar():
-    from PIL import Image
-    z = np.load(folder()/'cifar10_subset.npz')
-    def get(prefix):
-        x = np.concatenate([np.asarray(Image.open(io.BytesIO(z[k].tobytes()))).reshape(-1,32,32,3) for k in sorted(k for k in z.files if k.startswith(prefix+'strip_'))])
-        y = z[prefix+'labels']
-        i = np.random.RandomState(0).permutation(len(x)) # whatever their order, the classes are mixed
-        return x[i].transpose(0,3,1,2),y[i]
-    return splits(*get('train_'), *get('test_'), 2000, 1000, 2000)
+    def mixed(x, y):
+        i = np.random.RandomState(0).permutation(len(x)) # the file has one class after the other
+        return x[i],y[i]
+    (x,y),(xt,yt) = (mixed(*o) for o in load_images('cifar10_subset'))
+    return splits(x, y, xt, yt, 2000, 1000, 2000)
 
 class Block(Module):
     def __init__(self, i, o, p, stride):
@@ -68,8 +58,7 @@ tasks = dict(digits=dict(get=lambda: {k:digits(k) for k in ('train','tune','test
              fashion=dict(get=fashion, bs=64, full=20, short=4),
              cifar=dict(get=cifar, bs=64, full=12, short=3))
 lrs = [.03,.1,.3,1.,3.]
-wds = [0.,1e-3,1e-2,3e-2,.1,.3]
-more_wds = [1.] # at every LR
+wds = [0.,1e-3,1e-2,3e-2,.1,.3,1.]
 drops,wd_of_drops = [0.,.5,1.,2.],1e-3 # multipliers of p=0.2, at one small weight decay
 cache = {}
 
@@ -87,7 +76,7 @@ def plan(names):
     for name,seeds in (('digits',range(5)), ('fashion',range(3)), ('cifar',range(3)), ('fashion',range(3,5)), ('cifar',range(3,5))):
         t = tasks[name]
         for seed,(n,split),lr in product(seeds if name in names else (), ((t['full'],'test'),(t['short'],'tune')), lrs):
-            yield from ((name,n,split,lr,wd,0.,seed) for wd in wds + more_wds)
+            yield from ((name,n,split,lr,wd,0.,seed) for wd in wds)
             if split=='test': yield from ((name,n,split,lr,wd_of_drops,p,seed) for p in drops if p)
 
 def main():
@@ -115,7 +104,7 @@ def main():
                 if k in runs: continue
                 log.add(k, run(*k))
                 if k[4]==wds[-1]: print(time.strftime('%H:%M:%S'), len(runs), 'of', len(todo), *k, flush=True)
-    save_results('balance', dict(grid=dict(lrs=lrs, wds=wds+more_wds, drops=drops, wd_of_drops=wd_of_drops, tasks={n:{k:v for k,v in tasks[n].items() if k!='get'} for n in names}),
+    save_results('balance', dict(grid=dict(lrs=lrs, wds=wds, drops=drops, wd_of_drops=wd_of_drops, tasks={n:{k:v for k,v in tasks[n].items() if k!='get'} for n in names}),
                                  columns='task,epochs,split,lr_max,wd,dropout,seed,loss,accuracy,train_loss,steps,start',
                                  runs=[','.join('' if v is None else f'{v:.6g}' if isinstance(v, float) else str(v) for v in
                                                 (*k, r['loss'], r['metrics'].get('accuracy'), r['train_loss'], r['steps'], r['start'])) for k in todo if (r := runs.get(k))]))

@@ -6,31 +6,22 @@ Four small networks (plain convolutions, convolutions with BatchNorm, an MLP, a 
 Fashion-MNIST at 14x14), SGD, SGD with momentum 0.9 and Adam. For each of the cells first the truth: the constant LR with the lowest mean
 validation loss after a short training, over a grid of factor sqrt(10), refined to 10^(1/4) around the best, 3 seeds. Then the estimates:
 Eq. 8, secant and update probe during training at a thirtieth of the best LR and at the best, for the cells in `wide` also at a third and at three times it; `curvature_lr` and 2/lambda_max at the initial weights and after an epoch at a
-small LR, the LR at which the probe meets a rising LR (`curvature_lr_find`), the four suggestions of `lr_find`, and the range test where the package has one. Each finished run is one line of the log, so an
+small LR, the LR at which the probe meets a rising LR (`curvature_lr_find`), the four suggestions of `lr_find`, and the range test. Each finished run is one line of the log, so an
 interrupted study goes on where it stopped; at the end results/estimator_truth.json holds all lines.
 """
-import argparse, gzip, json, math, os, sys, time, warnings
+import argparse, json, warnings
 from pathlib import Path
 import numpy as np, torch
 from fastai.basics import *
 from fastai.callback.schedule import minimum, steep, valley, slide
 from superconv_fastai.curvature import *
-from superconv_fastai.data import tensor_dls, digits
+from superconv_fastai.data import digits, load_images, tensor_dls
+from superconv_fastai.range_test import *
 from common import results, save_results
-try: import superconv_fastai.range_test
-except ImportError: pass
 import copy, math, time # after the star import
 
-def idx(path):
-    b = gzip.open(path).read()
-    return np.frombuffer(b, np.uint8, offset=4+4*b[3]).reshape(np.frombuffer(b, '>u4', b[3], offset=4).astype(int))
-
 def fashion(n_train=3000, n_valid=1000):
-    d = Path(os.environ['SUPERCONV_DATA'])/'fashion_mnist'
-    def get(kind, n):
-        x,y = (torch.from_numpy(idx(d/f'{kind}-{f}.gz').copy())[:n] for f in ('images-idx3-ubyte','labels-idx1-ubyte'))
-        return F.avg_pool2d(x[:,None].float(), 2), y.long()
-    (x,y),(xv,yv) = get('train', n_train),get('t10k', n_valid)
+    ((x,y),(xv,yv)) = ((F.avg_pool2d(x[:n].float(), 2), y[:n]) for (x,y),n in zip(load_images('fashion_mnist'), (n_train,n_valid)))
     m,s = x.mean(),x.std()
     return ((x-m)/s,y),((xv-m)/s,yv)
 
@@ -170,7 +161,7 @@ class Study:
             self(still, cell, best/30, s)
             self(finders, cell, s)
             self(ramp, cell, s)
-            if hasattr(Learner, 'lr_range_test'): self(range_test, cell, s, {'sgd':3.,'mom':1.,'adam':.3}[cell.split('/')[2]])
+            self(range_test, cell, s, {'sgd':3.,'mom':1.,'adam':.3}[cell.split('/')[2]])
         print(f"{cell:22} best lr {best:.3g}, loss {scores[best]:.3f}, {time.perf_counter()-t:.0f} s", flush=True)
         return dict(scores=[[k,v] for k,v in scores.items()], best=best)
 

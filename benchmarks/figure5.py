@@ -8,16 +8,13 @@
    S <- 0.999*S + batch statistic, on real CIFAR-10 batches of 125, raw pixels. Eq. 8 on these blobs at LR 0.1, as the authors' script averages it.
 3. Full-batch gradient descent, no momentum: no mini-batch noise, and the estimate is the inverse curvature along the gradient, whatever the LR.
 """
-import os
-from pathlib import Path
 import numpy as np, torch
-from PIL import Image
 from fastai.basics import *
 from fastai.callback.progress import ProgressCallback
 from superconv_fastai.curvature import *
-from superconv_fastai.data import digits, tensor_dls
+from superconv_fastai.data import digits, load_images, tensor_dls
 from common import save_results
-import copy, io # after the star imports
+import copy # after the star imports
 
 def quiet(learn): return ContextManagers([learn.no_bar(), learn.no_logging()])
 
@@ -40,16 +37,9 @@ def sweep():
             print(f"momentum {mom:<4} lr {lr:8.4f}  estimate/lr {res[-1]['estimate']/lr:6.2f}  floor/lr {noise_floor(1., mom):.2f}  informative {res[-1]['informative']:.0%}", flush=True)
     return res
 
-def cifar(parts=5):
-    "CIFAR-10's training images in their original order"
-    for i in range(1, parts+1):
-        z = np.load(Path(os.environ['SUPERCONV_DATA'])/'cifar10'/f'train_{i}.npz')
-        for k in sorted(k for k in z.files if k.startswith('strip_')):
-            yield np.asarray(Image.open(io.BytesIO(z[k].tobytes()))).reshape(-1,32,32,3)
-
 def bookkeeping(maf, n=300, bs=125, lr=.1, seed=0):
     "2: Eq. 8 on Caffe's three BatchNorm blobs behind the first convolution. No weight moves"
-    x = torch.from_numpy(np.concatenate(list(cifar(4)))[:bs*(n+2)]).permute(0,3,1,2).float()
+    x = load_images('cifar10')[0][0][:bs*(n+2)].float()
     x -= x.mean((0,), keepdim=True)
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))] # LMDBs are shuffled when they are made
     torch.manual_seed(seed)

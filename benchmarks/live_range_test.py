@@ -6,35 +6,24 @@ All fits are long enough for the cycle to reach its LR no faster than the test d
 The folder with the data (`fashion_mnist/*.gz`, `cifar10_subset.npz`) is taken from SUPERCONV_DATA; without it only digits run.
 
 Writes results/live_range_test.json; `--data` and `--nets` choose rows, and keep the others. About 40 minutes on one core."""
-import argparse, gzip, io, json, math, os, time, warnings
+import argparse, json, math, os, time, warnings
 from pathlib import Path
 
 import numpy as np, torch
 from fastai.basics import *
 from superconv_fastai.all import *
-from superconv_fastai.data import digits, tensor_dls
+from superconv_fastai.data import digits, load_images, tensor_dls
 from common import results, save_results
 
-def idx_file(path):
-    b = gzip.open(path).read()
-    return np.frombuffer(b, np.uint8, offset=4+4*b[3]).reshape(np.frombuffer(b, '>u4', b[3], offset=4).astype(int))
+def images(x, y): return (F.avg_pool2d(x.float(), 2)-120)/65, y
 
-def images(x, y, pool): # (n,h,w,c) uint8
-    x = torch.from_numpy(np.ascontiguousarray(x)).permute(0,3,1,2).float()
-    return (F.avg_pool2d(x, pool)-120)/65, torch.from_numpy(y.astype(np.int64))
+def fashion(): return [images(x[:n], y[:n]) for (x,y),n in zip(load_images('fashion_mnist'), (3000,1000))]
 
-def fashion(root):
-    def part(name, n): return images(idx_file(root/f'fashion_mnist/{name}-images-idx3-ubyte.gz')[:n,...,None], idx_file(root/f'fashion_mnist/{name}-labels-idx1-ubyte.gz')[:n], 2)
-    return part('train', 3000),part('t10k', 1000)
-
-def cifar(root):
-    from PIL import Image
-    z = np.load(root/'cifar10_subset.npz')
-    def part(p, n):
-        x = np.concatenate([np.asarray(Image.open(io.BytesIO(z[k].tobytes()))).reshape(-1,32,32,3) for k in sorted(k for k in z.files if k.startswith(p+'strip_'))])
-        order = np.random.RandomState(0).permutation(len(x))[:n] # the file has one class after the other
-        return images(x[order], z[p+'labels'][order], 2)
-    return part('train_', 5000),part('test_', 1000)
+def cifar():
+    def part(x, y, n):
+        i = np.random.RandomState(0).permutation(len(x))[:n] # the file has one class after the other
+        return images(x[i], y[i])
+    return [part(x, y, n) for (x,y),n in zip(load_images('cifar10_subset'), (5000,1000))]
 
 def conv(i, o, stride=1, bn=True, act=True):
     return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=not bn), *[nn.BatchNorm2d(o)]*bn, *[nn.ReLU()]*act)
@@ -111,11 +100,11 @@ if __name__ == '__main__':
     args = p.parse_args()
     warnings.filterwarnings('ignore')
     torch.set_num_threads(1)
-    root,path = os.environ.get('SUPERCONV_DATA'),results/f'{args.name}.json'
+    path = results/f'{args.name}.json'
     rows = json.loads(path.read_text())['rows'] if path.exists() else []
     for name in args.data:
-        if name!='digits' and not root: print(f'{name}: set SUPERCONV_DATA'); continue
-        data = (digits('train'),digits('test')) if name=='digits' else (fashion if name=='Fashion-MNIST' else cifar)(Path(root))
+        if name!='digits' and not os.environ.get('SUPERCONV_DATA'): print(f'{name}: set SUPERCONV_DATA'); continue
+        data = (digits('train'),digits('test')) if name=='digits' else (fashion if name=='Fashion-MNIST' else cifar)()
         epochs,bs,n_steps,nets = networks[name]
         for label,net in nets.items():
             if args.nets and label not in args.nets: continue
