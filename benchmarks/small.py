@@ -24,26 +24,28 @@ def conv_net(n_in, bn=True):
 
 # ---- learners ----
 
+sgd = partial(SGD, mom=.9)
+
 @cache
 def digit_tensors(): return {k:digits(k) for k in ('train','tune','test')}
 
 def digits_learner(
     valid, # 'tune' or 'test'
-    seed, bs=64, mom=.9, wd=.01, bn=True
+    seed, bs=64, opt=sgd, wd=.01, bn=True
 ):
     "Digits, 1,000 images of 8x8, and a network of two convolutions. `compare_fits` seeds before it calls"
     d = digit_tensors()
     dls = tensor_dls(d['train'], d[valid], bs=bs, device='cpu')
-    return Learner(dls, conv_net(1, bn), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=mom), metrics=accuracy, wd=wd, path=Path('/tmp'))
+    return Learner(dls, conv_net(1, bn), loss_func=nn.CrossEntropyLoss(), opt_func=opt, metrics=accuracy, wd=wd, path=Path('/tmp'))
 
-def _images_learner(dls, n_in, wd, width, **kwargs):
+def _images_learner(dls, n_in, opt, wd, width):
     "ResNet-8, which halves the images in its first layer: 78,000 parameters, with width 8 20,000"
     model = resnet8(width, n_in, stride=2).to(memory_format=torch.channels_last)
-    return Learner(dls, model, loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, **kwargs), metrics=accuracy, wd=wd, path=Path('/tmp'))
+    return Learner(dls, model, loss_func=nn.CrossEntropyLoss(), opt_func=opt, metrics=accuracy, wd=wd, path=Path('/tmp'))
 
-def fashion_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01, width=16):
+def fashion_learner(valid, seed, n_train=10_000, bs=128, opt=sgd, wd=.01, width=16):
     "Fashion-MNIST at 14x14, scored on 5,000 images"
-    return _images_learner(image_dls('fashion_mnist', bs, n_train, 5000, valid, size=14, device='cpu'), 1, wd, width, mom=mom)
+    return _images_learner(image_dls('fashion_mnist', bs, n_train, 5000, valid, size=14, device='cpu'), 1, opt, wd, width)
 
 def _few(learn, seed, n, total):
     "Only `n` training images of `total`, others with each seed, repeated so that an epoch has as many steps whatever `n`"
@@ -55,21 +57,21 @@ def _few(learn, seed, n, total):
 def few_digits(valid, seed, n, total): return _few(digits_learner(valid, seed), seed, n, total)
 def few_fashion(valid, seed, n, total): return _few(fashion_learner(valid, seed, total, width=8), seed, n, total)
 
-def cifar_learner(valid, seed, n_train=10_000, bs=128, mom=.9, wd=.01, width=16):
+def cifar_learner(valid, seed, n_train=10_000, bs=128, opt=sgd, wd=.01, width=16):
     "CIFAR-10 at 16x16, mirrored at random, scored on 5,000 images"
-    return _images_learner(image_dls('cifar10', bs, n_train, 5000, valid, 'mirror', size=16, device='cpu'), 3, wd, width, mom=mom)
+    return _images_learner(image_dls('cifar10', bs, n_train, 5000, valid, 'mirror', size=16, device='cpu'), 3, opt, wd, width)
 
 def cifar_full_learner(valid, seed):
     "CIFAR-10 whole, crop and mirror, a ResNet-20; for a GPU"
     dls = image_dls('cifar10', 128, 45_000, valid=valid, aug='crop+mirror')
-    return Learner(dls, resnet_cifar(20), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=.9), metrics=accuracy, wd=.01, path=Path('/tmp'))
+    return Learner(dls, resnet_cifar(20), loss_func=nn.CrossEntropyLoss(), opt_func=sgd, metrics=accuracy, wd=.01, path=Path('/tmp'))
 
 paper_sgd = partial(SGD, mom=.9, decouple_wd=False) # L2, as Caffe has it
 
 def paper_learner(valid, seed, n_train=10_000):
     "`cifar_learner` with the weight decay of the papers: coupled, on all parameters"
-    learn = cifar_learner(valid, seed, n_train, wd=1e-4, width=8)
-    learn.opt_func,learn.wd_bn_bias = paper_sgd,True
+    learn = cifar_learner(valid, seed, n_train, opt=paper_sgd, wd=1e-4, width=8)
+    learn.wd_bn_bias = True
     return learn
 
 def full_paper_learner(valid, seed):
