@@ -11,7 +11,6 @@ Each finished run is a line in results/fig1a_*.jsonl; results/fig1a.json has the
 """
 import argparse
 from small import *
-from common import save_results
 
 def paper_cycle(learn, n_epoch, lr=3.): learn.fit_superconv(n_epoch, lr, div=30., tail_pct=0., moms=(.9,.9,.9))
 def paper_multistep(learn, n_epoch, lr=.35): fit_multistep(learn, n_epoch, lr, at=(5/8,7/8))

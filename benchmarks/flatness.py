@@ -18,7 +18,6 @@ import argparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 from small import *
 from superconv_fastai.runs import RunLog, seed_all
-from common import save_results
 
 def top_eigenvalues(model, x, y):
     "Largest eigenvalue of the Hessian of the mean loss on `x`, `y`, in evaluation mode, and the largest in relative coordinates"

@@ -19,7 +19,6 @@ Weight decay against lr_max is `balance.py`. Each finished run is a line in resu
 """
 import argparse
 from small import *
-from common import save_results
 
 lrs,seeds,tune_seeds = [.03,.1,.3,1.,3.],6,2
 def of_torch(opt, **kwargs): return partial(OptimWrapper, opt=partial(opt, **kwargs))

@@ -15,7 +15,6 @@ has them all. `cifar_full` is the whole of CIFAR-10 at 32x32 with a ResNet-20, f
 """
 import argparse
 from small import *
-from common import save_results
 
 lrs = [.03,.1,.3,1.,3.]
 studies = {'digits': dict(learner=digits_learner, budgets=[5,15,45], seeds=8, tune_seeds=2),

@@ -1,4 +1,4 @@
-"What the training studies share: small tasks with their networks, learners from a seed, arms tuned alike, and a compact form for their runs."
+"What the training studies share: small tasks with their networks, learners from a seed, and arms tuned alike."
 import warnings
 from functools import cache
 from fastai.basics import *
@@ -7,7 +7,8 @@ from superconv_fastai.compare import *
 from superconv_fastai.data import digits, image_dls, tensor_dls
 from superconv_fastai.models import resnet8, resnet_cifar
 from superconv_fastai.schedule import *
-from common import results
+from common import results, save_results
+from stored import *
 import math, time # after the star imports
 
 def quiet_start():
@@ -101,30 +102,3 @@ def tuned_comparison(name, learner, arms, budgets, lrs, seeds, tune_seeds, log=T
     res = compare_fits(partial(learner, 'test'), tuned, budgets, seeds, path=path('runs'), metric='accuracy', progress=False)
     note(time.strftime('%H:%M:%S'), res, flush=True)
     return res, tuned
-
-# ---- compact results ----
-
-columns = 'arm|n_epoch|seed|status|steps|train_loss,valid_loss,accuracy of each epoch'
-
-def _number(v, digits): return '' if v is None else f'{v:.{digits}g}'
-
-def pack(comparison):
-    "A line of text for each run, as `columns` says"
-    return ['|'.join([arm, str(n), str(seed), r['status'], str(r['epochs'][-1][0]),
-                      ';'.join(f'{_number(t,3)},{_number(v,4)},{_number(m,5)}' for _,t,v,m,*_ in r['epochs'])]) for (arm,n,seed),r in comparison._runs.items()]
-
-def pack_tuned(tuned):
-    "For each arm and budget the LR that was found, why it may be untuned, and the mean accuracy with each LR"
-    res = {}
-    for arm,t in tuned.items():
-        df = t.table()
-        res[arm] = {str(n): dict(lr=lr, untuned=t.untuned.get(n), tried={f'{r.lr:g}':round(float(r.accuracy), 5) if math.isfinite(r.accuracy) else None for r in df[df.n_epoch==n].itertuples()},
-                                 by_loss=_by_loss(t, n)) for n,lr in t.lrs.items()}
-    return res
-
-def _by_loss(t, n):
-    "The LR that the held-out loss would have chosen"
-    ends,mean = t.comparison.ends,{}
-    for (arm,m),lr in t._arms.items():
-        if m==n: mean[lr] = ends[(ends.arm==arm) & (ends.n_epoch==n)].valid_loss.fillna(math.inf).mean()
-    return min(mean, key=mean.get)
