@@ -5,7 +5,8 @@
 The paper's settings, scaled: LR 0.1 to 3 to 0.1 with nothing after it, momentum 0.9, coupled weight decay 1e-4 on all parameters, mirrored
 images; multistep at 0.35 falls to a tenth after 5/8 and 7/8 of the run (50,000 and 70,000 of 80,000 steps). Beside it multistep with an LR
 that was tuned on other held-out images, as long and eight times as long, and the cycle with a tuned LR. CIFAR-10, 10,000 images at 16x16,
-ResNet-8 of 20,000 parameters, batches of 128, 2 and 16 epochs. `--full` is the paper's own size (ResNet-56, 50,000 images, batches of 1,000, 10,000 and 80,000 steps), for a GPU.
+ResNet-8 of 20,000 parameters, batches of 128, 8 and 64 epochs (624 and 4,992 steps). `--full` is the
+paper's own size (ResNet-56, 50,000 images, batches of 1,000, 10,000 and 80,000 steps), for a GPU.
 
 Each finished run is a line in results/fig1a_*.jsonl; results/fig1a.json has them all.
 """
@@ -36,7 +37,7 @@ def main():
     results.mkdir(exist_ok=True)
     if a.quick: return study('quick', partial(paper_learner, n_train=500), 1, 2, 1, [.1,.3,1.], log=False)
     name,learner,args = ('fig1a_full',full_paper_learner,dict(short=200, seeds=3, tune_seeds=1, lrs=[.1,.35,1.])) if a.full else \
-                        ('fig1a',paper_learner,dict(short=2, seeds=4, tune_seeds=1, lrs=[.1,.35,1.]))
+                        ('fig1a',paper_learner,dict(short=8, seeds=4, tune_seeds=1, lrs=[.1,.35,1.]))
     res,tuned = study(name, learner, **args)
     save_results(name, dict(**args, tuned=pack_tuned(tuned), columns=columns, runs=pack(res)))
 

@@ -1,6 +1,7 @@
 "How comparisons are kept in `results/`, a line of text for each run, and how the pages of the studies read them."
 import json, math
-import numpy as np
+from io import StringIO
+import numpy as np, pandas as pd
 from scipy import stats
 from superconv_fastai.compare import Comparison
 from common import results
@@ -49,7 +50,8 @@ def unpack(lines):
 def interval(x):
     "Mean and 95 % t-interval"
     x = np.array(x, dtype=float)
-    return x.mean(), *stats.t.interval(.95, len(x)-1, x.mean(), stats.sem(x))
+    half = stats.t.ppf(.975, len(x)-1)*stats.sem(x) if len(x)>1 else np.nan
+    return x.mean(), x.mean()-half, x.mean()+half
 
 def difference(comparison, a, b):
     "Mean and 95 % interval of the accuracy of arm `a` minus that of `b`, each (name, n_epoch), seed by seed, in percentage points"
@@ -58,3 +60,32 @@ def difference(comparison, a, b):
 def percent(comparison, arm, n): return '{:.2f} ({:.2f} to {:.2f})'.format(*100*np.array(interval(comparison.ends.query('arm==@arm and n_epoch==@n').metric)))
 def points(mean, low, high): return f'{mean:+.2f} ({low:+.2f} to {high:+.2f})'
 def times(x): return '{:.2f} ({:.2f} to {:.2f})'.format(*np.exp(interval(np.log(x))))
+
+# ---- the balance study ----
+
+class Balance:
+    "The runs of the balance study, and what is best at each LR"
+    def __init__(self):
+        study = load('balance')
+        runs = pd.read_csv(StringIO('\n'.join([study['columns'], *study['runs']])))
+        cell = runs[runs.split=='test'].groupby(['task','seed']).size() # a seed counts when its full runs are there
+        self.runs = runs[[cell.get((t,s), 0)==cell[t].max() for t,s in zip(runs.task, runs.seed)]].assign(error=1-runs.accuracy)
+        self.grid,self.tasks = study['grid'],list(dict.fromkeys(runs.task))
+
+    def seeds(self, task): return sorted(set(self.runs[self.runs.task==task].seed))
+
+    def table(self, task, by, axis='wd', seed=None):
+        "Full runs, mean over the seeds: a row for each LR, a column for each value of the axis; diverged runs count as the worst that was seen"
+        r = self.runs
+        d = r[(r.task==task) & (r.split=='test') & ((r.dropout==0) if axis=='wd' else (r.wd==self.grid['wd_of_drops']))]
+        if seed is not None: d = d[d.seed==seed]
+        return d.assign(v=d[by].fillna(d[by].max())).pivot_table(index='lr_max', columns=axis, values='v', aggfunc='mean')
+
+    def log_wd(self, best): return np.log10(best.replace(0, min(v for v in self.grid['wds'] if v)/10**.5))
+
+    def slopes(self, task, by, axis='wd', top=math.inf):
+        "For each seed the slope of the best value over log10(lr): of log10 of the weight decay, or of the dropout"
+        bests = [self.table(task, by, axis, s).loc[:top].idxmin(axis=1) for s in self.seeds(task)]
+        return [slope(self.log_wd(b)) if axis=='wd' else .2*slope(b) for b in bests]
+
+def slope(best): return stats.linregress(np.log10(best.index), best).slope
