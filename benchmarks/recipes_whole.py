@@ -1,0 +1,37 @@
+"""The papers' recipes at their own size: those that a CPU can carry.
+
+    SUPERCONV_DATA=/path/to/data python benchmarks/recipes_whole.py [--names lenet-12,lenet-25,lenet-multistep] [--seeds 3] [--scale 1]
+
+MNIST with LeNet is the one row of the papers' tables that needs no GPU: 1,406 steps of 512 images are about eight minutes on one core. Each
+finished run is a line of results/recipes_whole.jsonl; results/recipes_whole.json has them all, with the published numbers beside them. Other names are
+those of `superconv recipes`; with a scale below 1 nothing is kept.
+"""
+import argparse, warnings
+from dataclasses import asdict
+from superconv_fastai.recipes import *
+from superconv_fastai.runs import RunLog
+from common import results, save_results
+import torch
+
+def run(name, seed, scale=1.):
+    r = run_recipe(name, scale, seed, device='cpu')
+    print(r, flush=True)
+    return dict(accuracy=r.accuracy, epochs=r.epochs, status=r.status, seconds=round(r.seconds))
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument('--names', default='lenet-12'); ap.add_argument('--seeds', type=int, default=3); ap.add_argument('--scale', type=float, default=1.)
+    a = ap.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    todo = [(name,seed) for name in a.names.split(',') for seed in range(a.seeds)]
+    if a.scale<1: return [run(*o, a.scale) for o in todo]
+    results.mkdir(exist_ok=True)
+    with RunLog('study', results/'recipes_whole.jsonl', dict(study='recipes_whole')) as log:
+        for o in todo:
+            if o not in log.runs: log.add(o, run(*o))
+            save_results('recipes_whole', dict(columns='steps, training loss, held-out loss, held-out accuracy in percent, after each epoch',
+                runs=[dict(recipe=name, seed=seed, published=recipes[name].published, published_sd=recipes[name].published_sd, steps=recipes[name].steps, settings=asdict(recipes[name]), **r)
+                      for (name,seed),r in sorted(log.runs.items())]))
+
+if __name__=='__main__': main()
