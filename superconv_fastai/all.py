@@ -8,3 +8,4 @@ from .compare import *
 from .data import *
 from .models import *
 from .recipes import *
+from .state import undisturbed
