@@ -57,8 +57,13 @@ def difference(comparison, a, b):
     "Mean and 95 % interval of the accuracy of arm `a` minus that of `b`, each (name, n_epoch), seed by seed, in percentage points"
     return 100*comparison.table(b).set_index(['arm','n_epoch']).loc[a, ['difference','low','high']].to_numpy(dtype=float)
 
-def percent(comparison, arm, n): return '{:.2f} ({:.2f} to {:.2f})'.format(*100*np.array(interval(comparison.ends.query('arm==@arm and n_epoch==@n').metric)))
-def points(mean, low, high): return f'{mean:+.2f} ({low:+.2f} to {high:+.2f})'
+def final(comparison, arm, n):
+    "Accuracy at the end of each seed's run"
+    ends = comparison.ends
+    return ends[(ends.arm==arm) & (ends.n_epoch==n)].set_index('seed').metric.sort_index()
+
+def percent(comparison, arm, n): return '{:.2f} ({:.2f} to {:.2f})'.format(*100*np.array(interval(final(comparison, arm, n))))
+def points(mean, low, high): return f'{mean:+.2f}' + (f' ({low:+.2f} to {high:+.2f})' if np.isfinite(low) else ': the same runs')
 def times(x): return '{:.2f} ({:.2f} to {:.2f})'.format(*np.exp(interval(np.log(x))))
 
 # ---- the balance study ----
