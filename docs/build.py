@@ -132,6 +132,9 @@ def processed(name):
     if not (first and (m := re.match(r'\s*# +(.+)', first.source))): sys.exit(f'nbs/{name}.ipynb does not begin with an H1')
     nb.cells.insert(nb.cells.index(first)+1, mk_cell(first.source[m.end():].strip(), 'markdown'))
     first.source = m[0]   # nbdev turns this cell into front matter and would lose what follows the subtitle
+    for c in nb.cells: # nbdev's `hide` takes the outputs too
+        if re.search(r'^#\|\s*hide\s*$', c.source, re.M) and any('image/png' in o.get('data', {}) for o in c.get('outputs', [])):
+            sys.exit(f'nbs/{name}.ipynb: a figure in a hidden cell is not shown, hide its code with `#| echo: false`:\n{c.source}')
     Symbol.explicit = set(re.findall(r'\bshow_doc\(\s*([\w.]+)', '\n'.join(c.source for c in nb.cells)))
     showdoc.BasicMarkdownRenderer, os.environ['IN_TEST'] = Symbol, '1'
     FilterDefaults()(nb)

@@ -114,3 +114,12 @@ def test_warnings_stop_the_build(tmp_path):
     res = subprocess.run([sys.executable, '-c', f"import runpy; runpy.run_path({str(build.__file__)!r})['sphinx']({str(tmp_path)!r}, {str(tmp_path/'out')!r}, {str(tmp_path/'t')!r})"],
                          capture_output=True, text=True)
     assert res.returncode == 1 and "'nothing'" in res.stderr and 'py:obj reference target not found: nothing' in res.stderr
+
+def test_a_hidden_figure_stops_the_build(tmp_path, monkeypatch):
+    "nbdev's `hide` takes the outputs of a cell with it"
+    from fastcore.nbio import new_nb, write_nb
+    monkeypatch.setattr(build, 'nbs', tmp_path)
+    cell = mk_cell('#| hide\nplot()')
+    cell['outputs'] = [dict(output_type='display_data', metadata={}, data={'image/png':'AAAA'})]
+    write_nb(new_nb([mk_cell('# Title', 'markdown'), cell]), tmp_path/'x.ipynb')
+    with pytest.raises(SystemExit, match='x.ipynb: a figure in a hidden cell is not shown'): build.processed('x')
