@@ -381,11 +381,11 @@ def plot(self:RangeTest,
         if v.plateau:
             ax.axvspan(*v.plateau, color=colors[2], alpha=.12, lw=0)
             ax.annotate('plateau', (v.plateau[0], 0), xycoords=('data','axes fraction'), xytext=(4,5), textcoords='offset points', color=colors[2], fontsize=9)
-        for name,lr in (('lr_min',self.lr_min), ('lr_max',self.lr_max)):
+        for name,lr,y in (('lr_min',self.lr_min,18), ('lr_max',self.lr_max,31)): # in narrow peaks they are close
             if lr is None: continue
             ax.axvline(lr, color=colors[1], lw=1.2, ls='--')
             right = lr > .8*self.lrs[-1]
-            ax.annotate(f'{name} {lr:.3g}', (lr, 0), xycoords=('data','axes fraction'), xytext=(-4 if right else 4, 18), textcoords='offset points',
+            ax.annotate(f'{name} {lr:.3g}', (lr, 0), xycoords=('data','axes fraction'), xytext=(-4 if right else 4, y), textcoords='offset points',
                         ha='right' if right else 'left', color=colors[1], fontsize=9)
         if self.diverged is not None:
             ax.axvline(self.diverged, color=colors[3], lw=1.2)
