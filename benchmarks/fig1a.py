@@ -5,8 +5,8 @@
 The paper's settings, scaled: LR 0.1 to 3 to 0.1 with nothing after it, momentum 0.9, coupled weight decay 1e-4 on all parameters, mirrored
 images; multistep at 0.35 falls to a tenth after 5/8 and 7/8 of the run (50,000 and 70,000 of 80,000 steps). Beside it multistep with an LR
 that was tuned on other held-out images, as long and eight times as long, and the cycle with a tuned LR. CIFAR-10, 10,000 images at 16x16,
-ResNet-8 of 20,000 parameters, batches of 128, 8 and 64 epochs (624 and 4,992 steps). `--full` is the
-paper's own size (ResNet-56, 50,000 images, batches of 1,000, 10,000 and 80,000 steps), for a GPU.
+ResNet-8 of 20,000 parameters, batches of 128, 8 and 64 epochs (624 and 4,992 steps), half an hour on one core. `--full` is the paper's own
+size (ResNet-56, 50,000 images, batches of 1,000, 10,000 and 80,000 steps), for a GPU.
 
 Each finished run is a line in results/fig1a_*.jsonl; results/fig1a.json has them all.
 """

@@ -115,7 +115,7 @@ class Symbol(ShowDocRenderer):
         for k,v in vars(self.sym).items():
             nm = f'{self.nm}.{k}'
             if k[0] == '_' or re.match('(before|after)_', k) or nm in self.explicit: continue   # fastai's events are not for calling
-            if inspect.isfunction(v) or isinstance(v, (property,classmethod,staticmethod)):
+            if v.__doc__ and (inspect.isfunction(v) or isinstance(v, (property,classmethod,staticmethod))):   # its own, not one that it inherits
                 if (o := Symbol(v, nm)).docs: yield o
 
 # ---- from a notebook to cells for Sphinx, or for plain markdown ----
