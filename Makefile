@@ -4,7 +4,9 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning
 
-.PHONY: demo test test-slow docs docs-test export bench clean
+OLDEST := fastai==2.8.1 torch==2.4.0 torchvision==0.19.0 pandas==2.1.4
+
+.PHONY: demo test test-slow test-oldest docs docs-test export bench clean
 
 $(BIN)/.installed: pyproject.toml settings.ini setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3,10) and "Python 3.10 or newer is needed")'
@@ -24,6 +26,12 @@ test: $(BIN)/.installed
 
 test-slow: $(BIN)/.installed
 	python -m pytest -q -m slow
+
+# pytest with the oldest versions that settings.ini allows, in an environment of its own
+test-oldest:
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q $(OLDEST) -e '.[test]'
+	.venv-oldest/bin/python -m pytest -q
 
 docs: $(BIN)/.installed
 	python docs/build.py

@@ -1,0 +1,53 @@
+"All public calls in two processes of accelerate, on the CPU: the same answers everywhere, no deadlock, one voice"
+import json, os, subprocess, sys
+from pathlib import Path
+import pytest
+
+pytest.importorskip('accelerate')
+tests = Path(__file__).parent
+
+def launch(*args, timeout=300):
+    "`accelerate launch` with two processes; what they print"
+    options = dict(num_processes=2, num_machines=1, mixed_precision='no', dynamo_backend='no', num_cpu_threads_per_process=1, main_process_port=0)
+    cmd = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', *(f'--{k}={v}' for k,v in options.items()), str(tests/'cpu_ranks.py'), *map(str, args)] # its --cpu is for one process
+    env = {**os.environ, 'PYTHONPATH':os.pathsep.join([str(tests.parent), os.environ.get('PYTHONPATH', '')]), 'OMP_NUM_THREADS':'1', 'CUDA_VISIBLE_DEVICES':'', 'ACCELERATE_USE_CPU':'true'}
+    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
+    try: out,err = p.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(p.pid, 9)
+        out,err = p.communicate()
+        pytest.fail(f'deadlock: still running after {timeout} s\n{out[-2000:]}\n{err[-4000:]}')
+    assert p.returncode==0, out[-2000:]+err[-6000:]
+    return out
+
+@pytest.fixture(scope='module')
+def ranks(tmp_path_factory):
+    "What each of two processes got from every public call"
+    path = tmp_path_factory.mktemp('ranks')
+    launch(tests/'all_ranks.py', path)
+    return [json.loads((path/f'rank{r}.json').read_text()) for r in range(2)]
+
+calls = ['fit_superconv', 'accumulation', 'lr_range_test', 'HessianFreeLR paper', 'HessianFreeLR secant', 'HessianFreeLR probe', 'curvature_lr', 'curvature_lr_find',
+         'regularizers', 'balance_regularization', 'balance_regularization, resumed', 'compare_fits', 'compare_fits, resumed']
+
+@pytest.mark.parametrize('call', calls)
+def test_every_process_gets_the_same(ranks, call):
+    a,b = ranks
+    assert a[call]==b[call]
+    for k in ('untouched','observes','kept'): assert a[call].get(k, True), f'not {k}'
+
+def test_the_schedule_is_that_of_the_steps_of_all_processes(ranks):
+    fit = ranks[0]['fit_superconv']
+    assert fit['lr']==fit['expected'] and fit['restored']==[.05,.9]
+    assert ranks[0]['accumulation']['lr']==ranks[0]['accumulation']['expected']
+
+def test_calls_are_those_of_the_script(ranks): assert set(ranks[0])=={*calls, 'printed'}
+
+def test_one_voice(ranks):
+    "The first process shows bars and tables, another one prints nothing"
+    assert 'valid_loss' in ranks[0]['printed'] and ranks[1]['printed']==''
+
+def test_example():
+    "examples/distributed.py: the first process speaks, once"
+    out = launch(tests.parent/'examples'/'distributed.py')
+    assert out.count('lr_max=')==1 and out.count('accuracy 0.')==1
