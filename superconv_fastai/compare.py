@@ -233,7 +233,9 @@ class Comparison:
         path # The file: JSON lines. One that exists is replaced
     ):
         "Write everything to a file that `Comparison.load` reads"
-        with replacing(any_file('path', path, 'a file in a folder that exists')) as new:
+        path = any_file('path', path, 'a file in a folder that exists')
+        if rank_distrib(): return # of several processes the first one writes, as in `Learner.save`
+        with replacing(path) as new:
             new.unlink(missing_ok=True)
             with RunLog('comparison', new, info=dict(target=self.target)) as log: log.update(self._runs)
 
