@@ -31,8 +31,9 @@ def main(*names):
             start = time.process_time()
             try: got = outcome(row, call, Path(tmp))
             except Exception as e: got = f'fails: {type(e).__name__}: {e}'
-            seconds[row] = seconds.get(row, 0) + time.process_time()-start
+            seconds[row] = seconds.get(row, 0) + (took := time.process_time()-start)
             os.chdir(home)
+        print(f'{took:6.1f} s  {row} / {call}', flush=True)
         cells.setdefault(row, {})[call] = got
         write()
         if not as_expected(row, call, got):
