@@ -25,6 +25,23 @@ acc = unseed(learner(cbs=GradientAccumulation(96)))
 acc.fit_superconv(4)
 res['accumulation'] = dict(lr=nums(acc.recorder.hps['lr']), weights=digest(acc), expected=nums(one_cycle(4, .05).values())) # 125 items in an epoch of each, the rest of a window stays open
 
+# uneven last windows, with and without a rest that no process gets: items, their order and the steps are counted batch by batch
+for n,n_acc,drop_last in ((250,64,False), (202,40,False), (250,64,True), (100,32,True)):
+    class Count(Callback):
+        "Sizes of the batches that this process trains on, and the optimizer's steps"
+        order,run_valid = 20,False
+        def __init__(self): self.sizes,self.steps = [],0
+        def before_batch(self): self.sizes.append(find_bs(self.xb))
+        def after_step(self): self.steps += 1
+    acc,count = unseed(learner(n=n, cbs=GradientAccumulation(n_acc))),Count()
+    if drop_last: acc.dls.train.drop_last = True
+    acc.fit_superconv(3, cbs=count)
+    items,steps = 0,0
+    for size in count.sizes:
+        items += size
+        if items>=n_acc: steps,items = steps+1,0
+    res[f'accumulation, {n} items, {n_acc=}, {drop_last=}'] = dict(lr=nums(acc.recorder.hps['lr']), expected=nums(one_cycle(steps, .05).values()), sizes=count.sizes, steps=[steps,count.steps])
+
 before,model = digest(learn),learn.model
 test = learn.lr_range_test(.5, n_steps=20, n_evals=5)
 res['lr_range_test'] = dict(lrs=nums(test.lrs), scores=nums(test.scores), losses=nums(test.step_losses), verdict=repr(test), untouched=digest(learn)==before and learn.model is model)
@@ -38,7 +55,33 @@ for mode in ('paper','secant','probe'):
     est = cbs[0].estimates
     res[f'HessianFreeLR {mode}'] = dict(observes=ends[0]==ends[1], estimates=nums(est.raw), reasons=est.reason.tolist())
 
-learn,before = unseed(learn),digest(learn)
+# a network without chance or batch statistics: what all processes find is what one finds on the batches of all
+def linear(dls): return quiet(Learner(dls, set_seed(0) or nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)), CrossEntropyLossFlat(), opt_func=sgd, lr=.05), path)
+x,y = (t[:256] for t in digits('train'))
+halves = torch.arange(256).view(2, 8, 16) # each process gets a half of the items, in batches of 16
+together = halves.transpose(0, 1).flatten()
+def batches(i, bs): return on_cpu(DataLoaders(*[TensorDL(TensorDataset(x[i], y[i]), bs=bs) for _ in range(2)]))
+for name,learn in (('all', linear(batches(torch.arange(256), 16)).to_distributed()), ('one', linear(batches(together, 32)))):
+    found = dict(curvature_lr=(c := learn.curvature_lr(4)) and [c.probe, c.secant, *c.interval], curvature_lr_find=learn.curvature_lr_find(1e-3, 1., n_steps=10).estimates.raw)
+    for mode in ('secant','probe'):
+        learn.fit_superconv(1, cbs=(est := HessianFreeLR(mode, every=2, by_layer=True)))
+        found[mode] = est.estimates.raw
+        layers = est.estimates.layer.tolist()
+    res[f'whole batch, {name}'] = {**{k:nums(v) for k,v in found.items()}, 'layers':layers}
+
+# the loss of one process is not finite: all of them end, together
+learn = unseed(learner())
+class Spoil(Callback):
+    run_valid = False
+    def after_loss(self):
+        if rank==1 and self.train_iter>=4: self.learn.loss_grad,self.learn.loss = self.learn.loss_grad*math.nan,self.learn.loss*math.nan
+learn.add_cb(Spoil())
+res['curvature_lr_find, one process has NaN'] = dict(lr=repr(learn.curvature_lr_find(1e-3, 1., n_steps=30)))
+res['lr_range_test, one process has NaN'] = dict(verdict=repr(learn.lr_range_test(.5, n_steps=20, n_evals=5)))
+
+learn = unseed(learner())
+learn.fit_superconv(1)
+before = digest(learn)
 c,f = learn.curvature_lr(3),learn.curvature_lr_find(1e-3, 1., n_steps=10)
 res['curvature_lr'] = dict(lr=nums([c.probe, c.secant]), interval=nums(c.interval), reason=c.reason, untouched=digest(learn)==before)
 res['curvature_lr_find'] = dict(estimates=nums(f.estimates.raw), lr=repr(f), untouched=digest(learn)==before)
