@@ -20,7 +20,7 @@ def main(*names):
     versions = dict(python=platform.python_version(), torch=torch.__version__, fastai=fastai.__version__)
     def write():
         table = {row:{call:cells[row].get(call) for call in calls} for row in (*applications, *options) if row in cells}
-        file.write_text(json.dumps(dict(command='python tests/integration_table.py', versions=versions, applications=list(applications), options=list(options), cells=table), indent=1)+'\n')
+        file.write_text(json.dumps(dict(command='python tests/integration_table.py', versions=versions, applications=list(applications), options=list(options), words=list(dict.fromkeys(refused.values())), cells=table), indent=1)+'\n')
     for row,call in cases:
         if names==('--rest',):
             if (was := cells.get(row, {}).get(call)) and as_expected(row, call, was): continue

@@ -250,6 +250,7 @@ def decays(ps, lr):
 
 def compiled(backend): return after(option(), lambda learn: learn.model.compile(backend=backend))
 def frozen(learn): learn.create_opt(); learn.freeze()
+def fine_tuned(learn): learn.freeze(); learn.fit(1); learn.unfreeze()
 def with_bar(learn): learn.add_cbs([ProgressCallback(), ShowGraphCallback()])
 
 def tensorboard(seed=0, path='.'):
@@ -290,6 +291,7 @@ options = {
     'ShortEpochCallback': option(lambda: ShortEpochCallback(.5)),
     'a callback that cancels the fit': option(CancelFit),
     'frozen body, BnFreeze': after(option(BnFreeze, splitter=body_and_head, train_bn=False), frozen),
+    'trained frozen, then unfrozen, as fine_tune does': after(option(splitter=body_and_head, lr=slice(.005,.05)), fine_tuned),
     'a moving average of the weights': option(Average),
     'ParamScheduler of wd': option(lambda: ParamScheduler({'wd': SchedLin(.1, 0.)})),
     'ParamScheduler of lr': option(lambda: ParamScheduler({'lr': SchedCos(.1, 0.)})),
