@@ -2,10 +2,10 @@
 
     accelerate launch examples/distributed.py
 
-Without `accelerate launch` it runs in one process. All calls of this package must be made by every process, as all training must. Each
-process sees `1/n` of a batch's items, so an optimizer step has `n` times as many and an epoch `n` times fewer steps; the cycle is planned
-for those, and every process gets the same schedule, the same curve and the same verdict. `lr_max` belongs to the batch size of all processes
-together, so the range test has to run inside `distrib_ctx`, too."""
+Without `accelerate launch` it runs in one process. Every process makes every call, as all training must. Each has its own part of the
+data, in batches of its own: with `n` processes an optimizer step has the items of `n` batches, and an epoch has `n` times fewer steps. The
+cycle is planned for those, and every process gets the same schedule, the same curve and the same verdict. `lr_max` belongs to the batches
+of all processes together, so the range test has to run inside `distrib_ctx`, too."""
 from fastai.distributed import * # needs accelerate
 from fastai.vision.all import *
 from superconv_fastai.all import *

@@ -368,7 +368,7 @@ def _averages(opt):
 def _check_sgd(opt, mode):
     if _is_sgd(opt): return
     o = opt.opt if isinstance(opt, OptimWrapper) else opt
-    parts = f" of {', '.join(getattr(cb, '__name__', str(cb)) for cb in o.cbs)}" if isinstance(o, Optimizer) else ''
+    parts = f" of {', '.join(getattr(getattr(cb, 'func', cb), '__name__', str(cb)) for cb in o.cbs)}" if isinstance(o, Optimizer) else '' # of a partial its function
     raise ValueError(f"mode={mode!r} is about steps along a gradient, those of SGD with or without momentum. The steps of "
                      f"this {type(o).__name__}{parts} are not its LR times a gradient: use mode='probe'")
 
