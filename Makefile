@@ -31,7 +31,7 @@ test-slow: $(BIN)/.installed
 test-oldest:
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install -q $(OLDEST) -e '.[test]'
-	.venv-oldest/bin/python -m pytest -q
+	.venv-oldest/bin/python -m pytest -q -n 2
 
 docs: $(BIN)/.installed
 	python docs/build.py
@@ -51,4 +51,4 @@ bench: $(BIN)/.installed
 	for f in scheduler imports range_test estimator_cost; do echo "== $$f"; python benchmarks/$$f.py || exit 1; done
 
 clean:
-	rm -rf .venv _docs _proc build dist
+	rm -rf .venv .venv-oldest _docs _proc build dist
