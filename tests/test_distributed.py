@@ -1,5 +1,6 @@
 "All public calls in two processes of accelerate, on the CPU: the same answers everywhere, no deadlock, one voice"
 import json, os, re, subprocess, sys
+from itertools import product
 from pathlib import Path
 import pytest
 
@@ -47,6 +48,19 @@ def test_uneven_windows_are_planned(ranks, case):
     "The plan has the steps that the optimizer takes, also before a DistributedDL knows its number of items"
     got = ranks[0][case]
     assert got['steps'][0]==got['steps'][1] and got['lr']==got['expected']
+
+def test_batches_of_each_process(monkeypatch):
+    "Their number and sizes are known before the first epoch, and the same after it"
+    from fastai.data.load import DataLoader
+    from fastai.distributed import DistributedDL
+    from superconv_fastai.schedule import _batch_sizes
+    monkeypatch.setattr(DistributedDL, '_broadcast', lambda self, t, rank: t)
+    for n,bs,ranks,drop_last in product((4,7,8,12,13,23,24,25), (1,2,3,4,8), (1,2,3), (False,True)):
+        if n < bs*ranks: continue # a process without a batch
+        dl = DistributedDL(DataLoader(range(n), bs=bs, drop_last=drop_last, device='cpu'), rank=ranks-1, world_size=ranks)
+        before,sizes = _batch_sizes(dl),[len(b) for b in dl]
+        assert before==_batch_sizes(dl)==(len(sizes), bs, sizes[-1]), (n, bs, ranks, drop_last)
+        assert {*sizes[:-1]} <= {bs}
 
 def test_estimates_are_those_of_the_whole_batch(ranks):
     "Two processes with batches of 16 find what one finds with their batches in one, layer by layer"
