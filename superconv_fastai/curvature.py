@@ -266,7 +266,7 @@ def _gradient(learn, ps):
         _event(learn, 'after_loss')
         loss = learn.loss_grad
         gs = torch.autograd.grad(loss.mean() if loss.ndim else loss, ps, allow_unused=True, materialize_grads=True)
-    return _shared(learn.model, [g.to_dense() if g.is_sparse else g for g in gs])
+    return _shared(learn.model, [(g.to_dense() if g.is_sparse else g).detach() for g in gs]) # older versions of torch materialize gradients that require one
 
 @contextmanager
 def _weights(ps, others):
