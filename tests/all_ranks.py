@@ -98,7 +98,10 @@ def fits(): return dict(cycle=Learner.fit_superconv, constant=Learner.fit)
 c = compare_fits(learner, fits(), 1, seeds=1, path=path/'compare.jsonl')
 res['compare_fits'] = dict(runs=c.runs.drop(columns='seconds').to_json())
 c = compare_fits(learner, fits(), 1, seeds=2, path=path/'compare.jsonl')
-res['compare_fits, resumed'] = dict(runs=c.runs.drop(columns='seconds').to_json())
+c.save(path/'saved.jsonl') # all call it, one writes
+torch.distributed.barrier()
+saved = Comparison.load(path/'saved.jsonl').runs
+res['compare_fits, resumed'] = dict(runs=c.runs.drop(columns='seconds').to_json(), kept=saved.drop(columns='seconds').equals(c.runs.drop(columns='seconds')))
 
 loud = classifier(1, path)
 loud.add_cb(ProgressCallback())

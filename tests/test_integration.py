@@ -203,10 +203,11 @@ not_meaningful = {}
 broken = {} # what ought to work, or to be refused with these words, and why it does not yet
 
 cases = [(row, call) for row in (*applications, *options) for call in calls]
-# measured: of 222 s (one process, one core) the cases of these rows take 106 s, and the three searches of all others 35 s. The rest, every row and every call, are for every day
+# measured: of 222 s (one process, one core) the cases of these rows take 106 s, and the three searches of most others 33 s. The rest, every row and every call, are for every day
 large = 'vision_learner','unet_learner','language_model_learner','model.compile()','model.compile() through AOT autograd' # of these only fit_superconv
 searches = 'curvature_lr_find','balance_regularization','compare_fits' # many runs each: of these rows only
-searched = 'tabular_learner','plain'
+searched = ('tabular_learner','plain','IterableDataset without a length','ReduceLROnPlateau','TerminateOnNaNCallback','CSVLogger','ProgressCallback, ShowGraphCallback',
+            'ShortEpochCallback','a callback that cancels the fit') # and of those that a search has to do something about
 def is_slow(row, call): return call!='fit_superconv' if row in large else call in searches and row not in searched
 def marks(row, call):
     slow = is_slow(row, call)
