@@ -4,7 +4,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning
 
-.PHONY: demo test test-slow docs docs-test export bench clean
+# the lower bounds of settings.ini, and for plum-dispatch what fastai's transforms allow by now: with 2.10 no learner can be exported
+OLDEST := fastai==2.8.1 torch==2.4.0 torchvision==0.19.0 pandas==2.1.4 plum-dispatch==2.9.0
+
+.PHONY: demo test test-slow test-oldest docs docs-test export bench clean
 
 $(BIN)/.installed: pyproject.toml settings.ini setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3,10) and "Python 3.10 or newer is needed")'
@@ -25,6 +28,12 @@ test: $(BIN)/.installed
 test-slow: $(BIN)/.installed
 	python -m pytest -q -m slow
 
+# pytest with the oldest versions that settings.ini allows, in an environment of its own
+test-oldest:
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q $(OLDEST) -e '.[test]'
+	.venv-oldest/bin/python -m pytest -q -n 2
+
 docs: $(BIN)/.installed
 	python docs/build.py
 
@@ -43,4 +52,4 @@ bench: $(BIN)/.installed
 	for f in scheduler imports range_test estimator_cost; do echo "== $$f"; python benchmarks/$$f.py || exit 1; done
 
 clean:
-	rm -rf .venv _docs _proc build dist
+	rm -rf .venv .venv-oldest _docs _proc build dist

@@ -9,10 +9,11 @@ cfg.read(here/'settings.ini', encoding='utf-8')
 cfg = cfg['DEFAULT']
 # PyPI shows README.md by itself: its figures need whole addresses
 readme = (here/'README.md').read_text(encoding='utf-8').replace('](docs/', '](https://github.com/superconv/superconv_fastai/raw/main/docs/')
+extras = {k: cfg[f'{k}_requirements'].split() for k in ('vision','test','dev')}
 statuses = {'3': '3 - Alpha', '4': '4 - Beta', '5': '5 - Production/Stable'}
 
 setup(long_description=readme, long_description_content_type='text/markdown',
       author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
-      install_requires=cfg['requirements'].split(), extras_require={k: cfg[f'{k}_requirements'].split() for k in ('vision','dev')},
+      install_requires=cfg['requirements'].split(), extras_require={**extras, 'dev': extras['test']+extras['dev']},
       classifiers=[f"Development Status :: {statuses[cfg['status']]}", 'Programming Language :: Python :: 3 :: Only',
                    *(f'Intended Audience :: {a.strip()}' for a in cfg['audience'].split(','))])

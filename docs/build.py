@@ -26,7 +26,7 @@ PAGES = {'': ['index'],
          'Learn': tutorials('understanding*'),
          'How to': tutorials('find_the_lr train balance watch_curvature compare_fairly scale_up'),
          'Reference': 'schedule range_test curvature regularization compare data models recipes checkpoint cli runs state core'.split(),
-         'Evidence': tutorials('evidence comparison_study claims_study balance_study estimator_study figure5_study fastai_traps'),
+         'Evidence': tutorials('evidence comparison_study claims_study balance_study estimator_study figure5_study works_with fastai_traps'),
          'Project': tutorials('against_the_others contributing'),
          'More': ['tutorials/*']}
 NPM = {'mathjax':    ('3.2.2', 'Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=='),   # version, npm's sha512

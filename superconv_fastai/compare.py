@@ -20,7 +20,7 @@ from .core import *
 from .range_test import _is_error
 from .runs import RunLog, describe, read_log, run_jobs, seed_all
 from .schedule import *
-from .schedule import _epochs,_future,_groups
+from .schedule import _batch_sizes,_epochs,_future,_groups
 from .state import _global_rngs
 
 # %% ../nbs/compare.ipynb #da68d7c7
@@ -159,9 +159,10 @@ def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
     seed_all(seed)
     learn = make_learner(seed)
     if not isinstance(learn, Learner): refuse('make_learner', make_learner, f'a function that returns a Learner, and make_learner({seed}) is {type(learn).__name__}')
-    if len(learn.dls.loaders)<2 or not len(learn.dls.valid): raise ValueError('a comparison scores by held-out data, and the learner has none')
+    sizes = [_batch_sizes(dl)[0] for dl in learn.dls.loaders] # refuses a loader without a length
+    if len(sizes)<2 or not sizes[1]: raise ValueError('a comparison scores by held-out data, and the learner has none')
     name = _metric_name(learn, metric)
-    learn.remove_cb(ProgressCallback)
+    learn.remove_cbs([ShowGraphCallback, ProgressCallback]) # the graph needs the bar
     learn.logger,learn.create_mbar = noop,False
     start,fit = _size(learn.model),fits[arm]
     seed_all(seed, learn.dls)
@@ -172,12 +173,13 @@ def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
         if not watch.diverged: # a metric may refuse what a diverged network predicts
             if hasattr(e, 'add_note'): e.add_note(f'in the run of {arm!r}, n_epoch={n_epoch}, seed={seed}')
             raise
-    if watch.in_epoch: # ended between two evaluations
+    if cut := watch.in_epoch: # ended between two evaluations
         with suppress(*[Exception]*watch.diverged): watch.valid = watch.named(learn.validate())
         watch.close()
     if not watch.lrs: raise ValueError(f'the fit {arm!r} took no optimizer step')
+    if not watch.valid and not watch.diverged: raise ValueError(f'a callback cancels validation in the run of {arm!r}, so there is no score: remove that callback')
     measured = {k:_number(v) for k,v in (measure(learn) if measure else {}).items()}
-    status = 'diverged' if watch.diverged else 'finished' if len(watch.rows)>=n_epoch else 'stopped'
+    status = 'diverged' if watch.diverged else 'stopped' if cut or len(watch.rows)<n_epoch else 'finished'
     res = dict(fit=_identity(fit, n_epoch), status=status, metric=name, lower_is_better=_is_error(name), epochs=watch.rows, lrs=_thin(watch.lrs)[0],
                weights=_number(start), held_out=watch.held_out, measured=measured, note=getattr(fit, 'note', lambda n: '')(n_epoch))
     if torch.cuda.is_initialized(): del learn, watch; gc.collect() # a learner is a cycle, and holds memory until it is found
@@ -231,7 +233,9 @@ class Comparison:
         path # The file: JSON lines. One that exists is replaced
     ):
         "Write everything to a file that `Comparison.load` reads"
-        with replacing(any_file('path', path, 'a file in a folder that exists')) as new:
+        path = any_file('path', path, 'a file in a folder that exists')
+        if rank_distrib(): return # of several processes the first one writes, as in `Learner.save`
+        with replacing(path) as new:
             new.unlink(missing_ok=True)
             with RunLog('comparison', new, info=dict(target=self.target)) as log: log.update(self._runs)
 

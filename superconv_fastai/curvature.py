@@ -201,6 +201,14 @@ def _bare(model):
     wraps = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     return model.module if isinstance(model, wraps) else model
 
+def _shared(model, gs):
+    "The mean of `gs` over the processes that train `model` together, each with its part of the batch; in one process `gs`"
+    if not isinstance(model, nn.parallel.DistributedDataParallel): return gs
+    flat = torch.cat([g.flatten() for g in gs]) # of one tensor there may be several gradients, and they are not added up in place
+    torch.distributed.all_reduce(flat, group=model.process_group)
+    flat /= model.process_group.size()
+    return [o.view_as(g).to(g.dtype) for o,g in zip(flat.split([g.numel() for g in gs]), gs)]
+
 _module_attrs = set(vars(nn.Module()))
 
 def _held(learn):
@@ -258,7 +266,7 @@ def _gradient(learn, ps):
         _event(learn, 'after_loss')
         loss = learn.loss_grad
         gs = torch.autograd.grad(loss.mean() if loss.ndim else loss, ps, allow_unused=True, materialize_grads=True)
-        return [g.to_dense() if g.is_sparse else g for g in gs]
+    return _shared(learn.model, [(g.to_dense() if g.is_sparse else g).detach() for g in gs]) # older versions of torch materialize gradients that require one
 
 @contextmanager
 def _weights(ps, others):
@@ -360,7 +368,7 @@ def _averages(opt):
 def _check_sgd(opt, mode):
     if _is_sgd(opt): return
     o = opt.opt if isinstance(opt, OptimWrapper) else opt
-    parts = f" of {', '.join(getattr(cb, '__name__', str(cb)) for cb in o.cbs)}" if isinstance(o, Optimizer) else ''
+    parts = f" of {', '.join(getattr(getattr(cb, 'func', cb), '__name__', str(cb)) for cb in o.cbs)}" if isinstance(o, Optimizer) else '' # of a partial its function
     raise ValueError(f"mode={mode!r} is about steps along a gradient, those of SGD with or without momentum. The steps of "
                      f"this {type(o).__name__}{parts} are not its LR times a gradient: use mode='probe'")
 
@@ -435,10 +443,10 @@ class HessianFreeLR(Callback):
 
     def _groups(self):
         "What is observed: named tensors of each parameter group"
-        learn = self.learn
-        if self._params=='all': named = [list({id(v): (k,v) for k,v in learn.model.state_dict(keep_vars=True).items() if torch.is_tensor(v)}.values())]
+        learn,model = self.learn,_bare(self.learn.model)
+        if self._params=='all': named = [list({id(v): (k,v) for k,v in model.state_dict(keep_vars=True).items() if torch.is_tensor(v)}.values())]
         else:
-            names = {id(p):n for n,p in learn.model.named_parameters()}
+            names = {id(p):n for n,p in model.named_parameters()}
             named = [[(names.get(id(p), f'group {i}, tensor {j}'), p) for j,p in enumerate(pg) if p.requires_grad] for i,pg in enumerate(learn.opt.param_lists)]
         return [[(n,p) for n,p in o if p.numel()] for o in named]
 
@@ -790,7 +798,7 @@ class _Ramp(Callback):
     def before_batch(self): self.learn.opt.set_hyper('lr', self._lrs[self._i])
     def after_step(self): self._i += 1
     def after_batch(self):
-        if not torch.isfinite(self.learn.loss): self.reason = 'the loss is not finite before the estimate meets the LR'; raise CancelFitException()
+        if not torch.isfinite(self.learn.to_detach(self.learn.loss.mean())): self.reason = 'the loss is not finite before the estimate meets the LR'; raise CancelFitException()
         if self._i>=len(self._lrs) or self._met(): raise CancelFitException()
     def _met(self):
         "Has the smoothed estimate met its LR? The table's numbers, one at a time"

@@ -20,7 +20,7 @@ from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
 from fastai.callback.mixup import MixHandler
 from fastai.callback.rnn import RNNRegularizer
-from fastai.callback.tracker import EarlyStoppingCallback
+from fastai.callback.tracker import EarlyStoppingCallback, TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation, GradientClip
 from fastai import optimizer as fo
 from .core import *
@@ -372,14 +372,14 @@ def reduced_regularization(self:Learner,
 class _Run(Callback):
     "Validate at the end only; end a run whose loss is not finite, or a hundred times what it was at the start, held out or in training"
     order = Recorder.order+1
-    def __init__(self, start): self.start,self.limit = abs(start),None
+    def __init__(self, start): self.start,self.limit,self.diverged = abs(start),None,False
     def before_validate(self):
         if self.epoch < self.n_epoch-1: raise CancelValidException()
     def after_batch(self):
         if not self.training: return
         loss = float(self.recorder.smooth_loss.value)
         if self.limit is None: self.limit = 100*max(self.start, abs(loss)) or math.inf # no step has been taken before this loss
-        if not loss <= self.limit: raise CancelFitException()
+        if not loss <= self.limit: self.diverged = True; raise CancelFitException()
 
 def _finite(v): return float(v) if math.isfinite(v) else None
 
@@ -388,13 +388,15 @@ def _cycle(learn, lr_max, n_epoch, reinit, wd, dropout=1., seed=0):
     with undisturbed(learn), learn.reduced_regularization(wd, None if dropout==1 else dropout):
         seed_all(seed, learn.dls)
         if reinit is not None: reinit(learn.model)
-        learn.cbs = L(cb for cb in learn.cbs if cb.order < Recorder.order) # none that watch or stop
+        learn.cbs = L(cb for cb in learn.cbs if cb.order < Recorder.order and not isinstance(cb, TerminateOnNaNCallback)) # none that watch or stop
         learn.logger,learn.create_mbar = noop,False
         learn.add_cb(Recorder(add_time=False))
-        start = learn.validate()[0]
-        learn.add_cb(_Run(start))
+        if not len(scores := learn.validate()): raise ValueError('a callback of the learner cancels validation, so there is no held-out loss to compare: remove that callback for the search')
+        start = scores[0]
+        learn.add_cb(run := _Run(start))
         learn.fit_superconv(n_epoch, lr_max, reset_opt=reinit is not None)
         rec = learn.recorder
+        if len(rec.values)<n_epoch and not run.diverged: raise ValueError('a callback of the learner ended a run of the search early, so its loss says nothing: remove that callback for the search')
         train_loss,loss,*mets = map(_finite, rec.values[-1]) if len(rec.values)==n_epoch else (None,None)
         return dict(start=_finite(start), train_loss=train_loss, loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
                     steps=len(rec.hps_by_group['lr']))

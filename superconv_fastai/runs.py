@@ -102,6 +102,9 @@ class RunLog:
         self.file,self.runs,self.late = None,{},{}
         if path is None: return
         self.path = path = any_file('path', path, 'None or a file, new or of an interrupted run, in a folder that exists')
+        if rank_distrib(): # the first process writes; another one knows what was finished when it began
+            with suppress(ValueError): self.runs = read_log(kind, path, check)[1]
+            return
         try: self.file = path.open('a+b', buffering=0)
         except OSError as e: refuse('path', str(path), f'a file that can be written to: {e}')
         try:

@@ -154,16 +154,21 @@ class CriticalMomentum:
 
 # %% ../nbs/schedule.ipynb #25403e1b
 def _batch_sizes(dl):
-    "Batches in an epoch, items in a batch, items in the last batch"
+    "Batches in an epoch, items in a batch, items in the last batch: of one process, when several share the data"
     try: n_iter = len(dl)
     except TypeError: raise ValueError(f'{type(dl).__name__} has no length, so an epoch has no known number of steps and a cycle cannot be planned: '
                                        'give the DataLoader an `n`, or its dataset a `__len__`') from None
     bs,n = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None),getattr(dl, 'n', None)
     if not bs: return n_iter,None,None
+    if n is None: n = getattr(getattr(dl, 'dl', None), 'n', None) # fastai's DistributedDL knows it from its first epoch on, the loader in it before
     if n is None: # a torch DataLoader
         with suppress(TypeError, AttributeError): n = len(dl.sampler)
-    last = -(-n//getattr(dl, 'world_size', 1)) - bs*(n_iter-1) if n else bs
-    return n_iter, bs, last if 0<last<bs and not getattr(dl, 'drop_last', False) else bs
+    if not n: return n_iter,bs,bs
+    ranks,drop_last = getattr(dl, 'world_size', 1),getattr(dl, 'drop_last', False)
+    n = -(-n//ranks)
+    if drop_last and ranks>1: n_iter = min(n_iter, n//bs) # its length is rounded up
+    last = n - bs*(n_iter-1)
+    return n_iter, bs, last if 0<last<bs and not drop_last else bs
 
 class StepPlan:
     "The optimizer step to which each batch of a run belongs; `len` is their number"

@@ -2,9 +2,9 @@
 import importlib.util, re, subprocess, sys
 from pathlib import Path
 import pytest
-from fastcore.nbio import mk_cell
 
 pytest.importorskip('nbdev')
+from fastcore.nbio import mk_cell
 spec = importlib.util.spec_from_file_location('docs_build', Path(__file__).parents[1]/'docs/build.py')
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)

@@ -41,7 +41,7 @@ def test_settings_reach_the_metadata():
     m = metadata('superconv_fastai')
     assert m['Author'] == cfg['author'] and m['Author-email'] == cfg['author_email'] or cfg['author'] in f"{m['Author']} {m['Author-email']}"
     needed = ' '.join(requires('superconv_fastai'))
-    assert all(r.split('>')[0].split('=')[0] in needed for r in (cfg['requirements'] + ' ' + cfg['dev_requirements']).split())
+    assert all(r.split('>')[0].split('=')[0] in needed for r in ' '.join(cfg[k] for k in ('requirements','test_requirements','dev_requirements')).split())
     import superconv_fastai
     assert version('superconv_fastai') == superconv_fastai.__version__
 
