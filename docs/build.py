@@ -10,6 +10,7 @@ symbol, page or heading that is not there. Sphinx's own settings are in `conf.py
 """
 import argparse, ast, base64, difflib, hashlib, inspect, json, os, re, shutil, subprocess, sys, tarfile, time
 from fnmatch import fnmatch
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -239,7 +240,12 @@ def html2md(html):
     rows = [[c.strip() for c in r] for r in p.rows if r]
     if len(rows) < 2 or len({len(r) for r in rows}) > 1: return html
     num = [all(re.fullmatch(r'[-+\d.,e% ×x]*|nan|inf', r[i]) for r in rows[1:]) for i in range(len(rows[0]))]
-    return table(rows[1:], rows[0], ['---:' if n else '---' for n in num])
+    before, after = (_plain(o) for o in re.split(r'<table.*</table>', html, flags=re.S))
+    return '\n\n'.join(filter(None, [before, table(rows[1:], rows[0], ['---:' if n else '---' for n in num]), after]))
+
+def _plain(html):
+    "Text of HTML without a table, its blocks as paragraphs"
+    return '\n\n'.join(filter(None, (unescape(re.sub(r'<[^>]+>', '', o)).strip() for o in re.split(r'<br\s*/?>|</?(?:div|p)\b[^>]*>', html))))
 
 # ---- what is built ----
 

@@ -76,6 +76,7 @@ def test_html_tables_become_markdown_and_other_html_loses_its_style():
     t = '<style>td {}</style><table><thead><tr><th></th><th>a</th></tr></thead><tbody><tr><th>x|y</th><td>0.5</td></tr></tbody></table>'
     assert build.html2md(t) == '|  | a |\n| --- | ---: |\n| x\\|y | 0.5 |'
     assert build.html2md(t.replace('<td>', '<td colspan=2>')).startswith('<table>')
+    assert build.html2md(f'<div><style>p {{}}</style><b>no choice</b><br>2 &lt; 3{t}</div><div>wd: less</div>').split('\n\n') == ['no choice', '2 < 3', build.html2md(t), 'wd: less']
     assert build.html2md('<style>p {}</style><p>x</p>') == '<p>x</p>'
 
 def test_directives_become_tags_and_unknown_ones_are_refused():
