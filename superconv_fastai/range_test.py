@@ -22,7 +22,7 @@ from fastai.basics import *
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
-from .schedule import OneCycleScheduler, _batch_sizes, plan_steps
+from .schedule import OneCycleScheduler, _adaptive, _batch_sizes, _warn_adaptive, plan_steps
 from .state import undisturbed
 
 # %% ../nbs/range_test.ipynb #db37381b
@@ -463,6 +463,8 @@ def lr_range_test(self:Learner,
         if mom is not None:
             if not all(h.get('mom') for h in self.opt.hypers): refuse('mom', mom, 'None: this optimizer trains without momentum, and it is not switched on')
             self.opt.set_hypers(mom=mom)
+        adaptive = _adaptive(self.opt)
+        _warn_adaptive(self.opt, lr_max, '. For the test give it an lr_max from 0.01 to 0.1')
         if bar: bar.update(0)
         try: self.fit(1_000_000, wd=wd, cbs=sweep)
         finally:
@@ -473,6 +475,7 @@ def lr_range_test(self:Learner,
     if not len(done): raise ValueError('a callback ended the fit before its first batch, so there is nothing to measure')
     notes,taken = [],len(sweep.step_losses)
     if taken < n_steps and sweep.diverged is None: notes.append(f'A callback ended the test after {taken} of {n_steps} steps')
+    if adaptive: notes.append('This optimizer divides its steps by the size of the gradient (Adam-like): the rule was checked with SGD only, and the papers did not see super-convergence with Adam')
     if not batches:
         notes.append('There is no held-out data: this is the smoothed training loss')
         name,error,scores = 'training loss',True,smooth

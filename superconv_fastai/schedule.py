@@ -225,6 +225,15 @@ def _has_momentum(opt):
     reads = not hasattr(opt, 'cbs') or any('mom' in signature(cb).parameters for cb in opt.cbs)
     return [reads and h.get('mom', 0)>0 for h in opt.hypers]
 
+def _adaptive(opt):
+    "Does the optimizer divide its steps by the size of the gradient, as Adam does?"
+    return 'sqr_mom' in opt.hypers[0] and 'lambd' not in opt.hypers[0] # fastai takes the alpha of torch's ASGD for one
+
+def _warn_adaptive(opt, lr_max, instead=''):
+    "Warn of an LR that is too large for such an optimizer"
+    if _adaptive(opt) and lr_max>.1:
+        warn(f'lr_max={lr_max:g} is for SGD. This optimizer divides its steps by the size of the gradient (Adam-like); 0.01 is already large for it{instead}')
+
 def _read_hypers(opt):
     "lr and momentum of each group; torch optimizers under all the names they have for them"
     if not isinstance(opt, OptimWrapper): return [{k:h[k] for k in ('lr','mom') if k in h} for h in opt.hypers]
@@ -335,8 +344,7 @@ class OneCycleScheduler(Callback):
     def _warn(self, top):
         if not any(self._on): warn("The optimizer has no momentum to cycle, so only the LR will be cycled. For momentum use for example "
                                    "opt_func=partial(SGD, mom=0.95), or torch's SGD with its momentum set")
-        if 'sqr_mom' in self.learn.opt.hypers[0] and top>.1:
-            warn(f'lr_max={top:g} is for SGD. This optimizer divides its steps by the size of the gradient (Adam-like); 0.01 is already large for it')
+        _warn_adaptive(self.learn.opt, top)
 
     def before_batch(self):
         "Set what this batch's optimizer step uses"

@@ -135,7 +135,7 @@ def test_every_alias_of_an_optim_wrapper_is_restored():
     learn.fit_superconv(1, .05)
     eq([learn.opt.opt.param_groups[0][k] for k in ('momentum','betas')], [.9,(.7,.99)])
 
-@pytest.mark.parametrize('opt,lr,warns', [(Adam,.5,True), (Adam,.05,False), (sgd,.5,False), (torch_opts['adamw'],.5,True), (torch_opts['sgd'],.5,False)])
+@pytest.mark.parametrize('opt,lr,warns', [(Adam,.5,True), (Adam,.05,False), (sgd,.5,False), (torch_opts['adamw'],.5,True), (torch_opts['sgd'],.5,False), (partial(OptimWrapper, opt=torch.optim.ASGD),.5,False)])
 def test_large_lr_for_adam_is_warned_of_once(opt, lr, warns):
     with warnings.catch_warnings(record=True) as w:
         warnings.simplefilter('always')

@@ -401,6 +401,28 @@ def test_momentum_and_weight_decay_are_set_for_the_test():
     assert set(seen)=={(.9,1e-2)} and learn.opt is None
     with pytest.raises(ValueError, match='momentum'): make_learner(opt_func=SGD).lr_range_test(mom=.5)
 
+wrapped = {k:partial(OptimWrapper, opt=partial(getattr(torch.optim, k), **kw)) for k,kw in dict(SGD=dict(momentum=.9, nesterov=True), ASGD={}, AdamW={}, RMSprop={}).items()}
+
+@pytest.mark.parametrize('opt', [Adam, ranger, RMSProp, Lamb, wrapped['AdamW'], wrapped['RMSprop']], ids=str)
+def test_optimizers_that_divide_by_the_size_of_the_gradient(opt):
+    "A warning before the first step of a sweep that is for SGD, and a note on every result"
+    learn,kw = make_learner(opt),dict(n_steps=8, n_evals=4, show_plot=False)
+    class Boom(Callback):
+        def before_batch(self): raise RuntimeError('boom')
+    with pytest.warns(UserWarning, match='lr_max=3 is for SGD.*give it an lr_max from 0.01 to 0.1'), pytest.raises(RuntimeError):
+        with learn.added_cbs(Boom()): learn.lr_range_test(**kw)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        res = learn.lr_range_test(.1, **kw)
+    assert 'checked with SGD only' in repr(res) and 'not see super-convergence with Adam' in res._repr_html_() and learn.opt is None
+
+@pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), wrapped['SGD'], wrapped['ASGD'], partial(OptimWrapper, opt=torch.optim.SGD)], ids=str)
+def test_nothing_is_said_of_sgd(opt):
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        res = make_learner(opt).lr_range_test(n_steps=8, n_evals=4, show_plot=False)
+    assert 'Adam' not in repr(res) and res.settings['lr_max']==3
+
 class See(Callback):
     "The LRs of all groups at each optimizer step, behind `GradientAccumulation`"
     order = 7
