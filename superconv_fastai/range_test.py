@@ -157,7 +157,7 @@ def verdict(
         return unknown(f'{why}, or too shortly: an LR that stopped the training at once, or too few steps', rerun_lr=min(3*x[min(best+1, n-1)], x[-1]/3), times_n_steps=2)
 
     a,b,level = _plateau(better, peak)
-    lo,hi,top = float(x[a] or x[1]),float(x[b]),float(x[_segment(better-peak)[1]])
+    lo,hi,top = float(x[a] or x[1]),float(x[b]),float(x[_segment(better-peak*(1-1e-9))[1]]) # a score that reaches a ceiling stays there
     fate,left = _fate(better[b+1:], level, error)
     unstable = n
     if diverged: fate = 'collapses'
@@ -173,7 +173,9 @@ def verdict(
     else: then = 'does not collapse' if r>=_twice else 'the LRs end there'
     lr_max = min(top, hi, end/2)
     held = f'{what} holds {(zero+level)*(-1 if lower_is_better else 1):.3g} from LR {lo:.3g} to {hi:.3g}, a factor of {r:.2g}'
-    if r>=10 or r>=_twice and fate=='lasts' and unstable==n: return Verdict(True, lr_max, (lo,hi), f'{held}, and {then}')
+    if r>=10 or r>=_twice and fate=='lasts' and unstable==n:
+        bound = '. lr_max, half of the last LR, is a bound of the sweep: sweep further for a larger one' if lr_max==x[-1]/2 and 'collapse' not in fate else ''
+        return Verdict(True, lr_max, (lo,hi), f'{held}, and {then}{bound}')
     reason = f'{held} where one cycle needs 10, and {then}'
     before = float(x[a]+x[a-1])/2 if a else lo/2 # the plateau may have begun between two evaluations
     slower = (10/r)**2
