@@ -246,9 +246,12 @@ def test_collapse(n, when, noise, seed):
 
 @fast
 @given(n=st.integers(40, 400), top=st.floats(.15, .5), width=st.floats(.1, .5), noise=st.floats(0, .02), seed=seeds)
+@example(n=40, top=.15625, width=.25, noise=.015625, seed=21851)
 def test_peak(n, top, width, noise, seed):
+    "Of a peak whose sd is less than two evaluations noise may not be told: then it asks for more steps"
     v = verdict(*curve(lambda t: .1+.7*np.exp(-((t-top)/(width*top))**2/2), n, 3, noise, seed))
-    assert v.feasible is False and abs(v.lr_max-3*top) < 3*top
+    if n*top*width < 2 and v.feasible is None: assert v.rerun['times_n_steps']==2 and v.rerun['lr_max'] < 3
+    else: assert v.feasible is False and abs(v.lr_max-3*top) < 3*top
 
 @fast
 @given(n=st.integers(40, 400), noise=st.floats(0, .03), seed=seeds)
