@@ -265,7 +265,9 @@ def _groups(name, value, n_groups, allowed, ok):
     if len(vs) not in (1,n_groups): refuse(name, value, f'a number, or one for each of the {n_groups} parameter groups')
     return [real(name, v, allowed, ok) for v in vs]*(n_groups if len(vs)==1 else 1)
 
-def _lr_groups(lr_max, n_groups): return _groups('lr_max', lr_max, n_groups, 'a finite number > 0', lambda v: v>0)
+def _lr_groups(lr_max, n_groups):
+    if hasattr(lr_max, 'lr_max'): refuse('lr_max', f'a {type(lr_max).__name__}', 'a finite number > 0: pass its .lr_max')
+    return _groups('lr_max', lr_max, n_groups, 'a finite number > 0', lambda v: v>0)
 
 # %% ../nbs/schedule.ipynb #052d3e70
 class OneCycleScheduler(Callback):
@@ -407,6 +409,8 @@ def fit_superconv(self:Learner,
     if wd is not None: _groups('wd', wd, len(opt.hypers), 'a finite number >= 0', lambda v: v>=0)
     cb = OneCycleScheduler(lr if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
     cb.plan(self, n_epoch, cbs, reset_opt)
+    if lr_max is None and isinstance(lr, float) and lr==defaults.lr and not _adaptive(opt):
+        warn(f'lr_max is None, so the largest LR is learn.lr={lr:g}, the default of fastai. A range test finds a larger one (learn.lr_range_test()), or says what to run instead')
     if resume is not None:
         from superconv_fastai.checkpoint import _resuming # it builds on this module
         if start_epoch: refuse('start_epoch', start_epoch, '0 with `resume`, where the file knows the epoch')
