@@ -12,6 +12,7 @@ import gc, hashlib, json, math, os, time
 from html import escape
 
 from contextlib import suppress
+from inspect import signature
 import numpy as np, pandas as pd
 from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
@@ -303,7 +304,7 @@ def _open_log(path, make_learner, metric, measure=None, **info):
     return RunLog('comparison', path, of, info, _run_ok)
 
 def _checked(make_learner, n_jobs, metric, progress):
-    if not callable(make_learner): refuse('make_learner', make_learner, 'a function of the seed that returns a new Learner')
+    if isinstance(make_learner, Learner) or not callable(make_learner): refuse('make_learner', make_learner, 'a function of the seed that returns a new Learner')
     if metric is not None and not isinstance(metric, str): refuse('metric', metric, "None, the name of a metric of the learner, or 'valid_loss'")
     flag('progress', progress)
     return integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
@@ -577,6 +578,14 @@ def _mean_scores(comparison, arms):
     ends,sign = comparison.ends,1 if comparison.lower_is_better else -1
     return {k: sign*float(_scores(comparison, *k, ends).mean()) for k in arms}
 
+def _takes(f, *args):
+    "Can `f` be called with these? What has no signature may"
+    try: sig = signature(f)
+    except (TypeError, ValueError): return True
+    try: sig.bind(*args)
+    except TypeError: return False
+    return True
+
 def tune_lr(
     make_learner, # `make_learner(seed)`: a new learner whose held-out data is *not* what will score
     fit, # `fit(learn, n_epoch, lr)`
@@ -591,7 +600,7 @@ def tune_lr(
 ) -> Tuned: # A fit `(learn, n_epoch)`
     "Find the LR for a fit at a budget: the same search for every fit"
     n_jobs = _checked(make_learner, n_jobs, metric, progress)
-    if not callable(fit): refuse('fit', fit, 'a callable (learn, n_epoch, lr)')
+    if not callable(fit) or not _takes(fit, None, 1, .1): refuse('fit', fit, 'a callable (learn, n_epoch, lr)')
     grid = sorted({real('lrs', v, 'finite numbers > 0', lambda v: v>0) for v in values(lrs) or []})
     if len(grid)<3: refuse('lrs', lrs, 'a list of at least three different LRs')
     extend = integer('extend', extend, 'an integer >= 0', lambda v: v>=0)

@@ -22,7 +22,7 @@ from fastai.basics import *
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
-from .schedule import OneCycleScheduler, _batch_sizes, plan_steps
+from .schedule import OneCycleScheduler, _adaptive, _batch_sizes, _warn_adaptive, plan_steps
 from .state import undisturbed
 
 # %% ../nbs/range_test.ipynb #db37381b
@@ -157,7 +157,7 @@ def verdict(
         return unknown(f'{why}, or too shortly: an LR that stopped the training at once, or too few steps', rerun_lr=min(3*x[min(best+1, n-1)], x[-1]/3), times_n_steps=2)
 
     a,b,level = _plateau(better, peak)
-    lo,hi,top = float(x[a] or x[1]),float(x[b]),float(x[_segment(better-peak)[1]])
+    lo,hi,top = float(x[a] or x[1]),float(x[b]),float(x[_segment(better-peak*(1-1e-9))[1]]) # a score that reaches a ceiling stays there
     fate,left = _fate(better[b+1:], level, error)
     unstable = n
     if diverged: fate = 'collapses'
@@ -173,7 +173,9 @@ def verdict(
     else: then = 'does not collapse' if r>=_twice else 'the LRs end there'
     lr_max = min(top, hi, end/2)
     held = f'{what} holds {(zero+level)*(-1 if lower_is_better else 1):.3g} from LR {lo:.3g} to {hi:.3g}, a factor of {r:.2g}'
-    if r>=10 or r>=_twice and fate=='lasts' and unstable==n: return Verdict(True, lr_max, (lo,hi), f'{held}, and {then}')
+    if r>=10 or r>=_twice and fate=='lasts' and unstable==n:
+        bound = '. lr_max, half of the last LR, is a bound of the sweep: sweep further for a larger one' if lr_max==x[-1]/2 and 'collapse' not in fate else ''
+        return Verdict(True, lr_max, (lo,hi), f'{held}, and {then}{bound}')
     reason = f'{held} where one cycle needs 10, and {then}'
     before = float(x[a]+x[a-1])/2 if a else lo/2 # the plateau may have begun between two evaluations
     slower = (10/r)**2
@@ -463,6 +465,8 @@ def lr_range_test(self:Learner,
         if mom is not None:
             if not all(h.get('mom') for h in self.opt.hypers): refuse('mom', mom, 'None: this optimizer trains without momentum, and it is not switched on')
             self.opt.set_hypers(mom=mom)
+        adaptive = _adaptive(self.opt)
+        _warn_adaptive(self.opt, lr_max, '. For the test give it an lr_max from 0.01 to 0.1')
         if bar: bar.update(0)
         try: self.fit(1_000_000, wd=wd, cbs=sweep)
         finally:
@@ -473,6 +477,7 @@ def lr_range_test(self:Learner,
     if not len(done): raise ValueError('a callback ended the fit before its first batch, so there is nothing to measure')
     notes,taken = [],len(sweep.step_losses)
     if taken < n_steps and sweep.diverged is None: notes.append(f'A callback ended the test after {taken} of {n_steps} steps')
+    if adaptive: notes.append('This optimizer divides its steps by the size of the gradient (Adam-like): the rule was checked with SGD only, and the papers did not see super-convergence with Adam')
     if not batches:
         notes.append('There is no held-out data: this is the smoothed training loss')
         name,error,scores = 'training loss',True,smooth

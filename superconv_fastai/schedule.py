@@ -225,6 +225,15 @@ def _has_momentum(opt):
     reads = not hasattr(opt, 'cbs') or any('mom' in signature(cb).parameters for cb in opt.cbs)
     return [reads and h.get('mom', 0)>0 for h in opt.hypers]
 
+def _adaptive(opt):
+    "Does the optimizer divide its steps by the size of the gradient, as Adam does?"
+    return 'sqr_mom' in opt.hypers[0] and 'lambd' not in opt.hypers[0] # fastai takes the alpha of torch's ASGD for one
+
+def _warn_adaptive(opt, lr_max, instead=''):
+    "Warn of an LR that is too large for such an optimizer"
+    if _adaptive(opt) and lr_max>.1:
+        warn(f'lr_max={lr_max:g} is for SGD. This optimizer divides its steps by the size of the gradient (Adam-like); 0.01 is already large for it{instead}')
+
 def _read_hypers(opt):
     "lr and momentum of each group; torch optimizers under all the names they have for them"
     if not isinstance(opt, OptimWrapper): return [{k:h[k] for k in ('lr','mom') if k in h} for h in opt.hypers]
@@ -256,7 +265,9 @@ def _groups(name, value, n_groups, allowed, ok):
     if len(vs) not in (1,n_groups): refuse(name, value, f'a number, or one for each of the {n_groups} parameter groups')
     return [real(name, v, allowed, ok) for v in vs]*(n_groups if len(vs)==1 else 1)
 
-def _lr_groups(lr_max, n_groups): return _groups('lr_max', lr_max, n_groups, 'a finite number > 0', lambda v: v>0)
+def _lr_groups(lr_max, n_groups):
+    if hasattr(lr_max, 'lr_max'): refuse('lr_max', f'a {type(lr_max).__name__}', 'a finite number > 0: pass its .lr_max')
+    return _groups('lr_max', lr_max, n_groups, 'a finite number > 0', lambda v: v>0)
 
 # %% ../nbs/schedule.ipynb #052d3e70
 class OneCycleScheduler(Callback):
@@ -335,8 +346,7 @@ class OneCycleScheduler(Callback):
     def _warn(self, top):
         if not any(self._on): warn("The optimizer has no momentum to cycle, so only the LR will be cycled. For momentum use for example "
                                    "opt_func=partial(SGD, mom=0.95), or torch's SGD with its momentum set")
-        if 'sqr_mom' in self.learn.opt.hypers[0] and top>.1:
-            warn(f'lr_max={top:g} is for SGD. This optimizer divides its steps by the size of the gradient (Adam-like); 0.01 is already large for it')
+        _warn_adaptive(self.learn.opt, top)
 
     def before_batch(self):
         "Set what this batch's optimizer step uses"
@@ -399,6 +409,8 @@ def fit_superconv(self:Learner,
     if wd is not None: _groups('wd', wd, len(opt.hypers), 'a finite number >= 0', lambda v: v>=0)
     cb = OneCycleScheduler(lr if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
     cb.plan(self, n_epoch, cbs, reset_opt)
+    if lr_max is None and isinstance(lr, float) and lr==defaults.lr and not _adaptive(opt):
+        warn(f'lr_max is None, so the largest LR is learn.lr={lr:g}, the default of fastai. A range test finds a larger one (learn.lr_range_test()), or says what to run instead')
     if resume is not None:
         from superconv_fastai.checkpoint import _resuming # it builds on this module
         if start_epoch: refuse('start_epoch', start_epoch, '0 with `resume`, where the file knows the epoch')

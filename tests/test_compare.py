@@ -572,3 +572,19 @@ def test_untuned_arms_are_named(landscape, monkeypatch):
 @pytest.mark.parametrize('name,bad', [('lrs',[.1,.2]), ('lrs',.1), ('lrs',[.1,.2,-1]), ('lrs',[.1,.2,'x']), ('lrs',[.1,.1,.2]), ('n_epoch',0), ('seeds',0), ('extend',-1), ('fit',3), ('metric',3), ('make_learner',3)])
 def test_tune_bad_arguments(name, bad):
     with pytest.raises(ValueError, match=rf'^{name}='): tune_lr(**{**dict(make_learner=make_learner, fit=plain, lrs=[.1,.2,.3], n_epoch=1, progress=False), name:bad})
+
+class Called:
+    "A fit that is an object"
+    def __call__(self, learn, n_epoch, lr): learn.fit(n_epoch, lr)
+
+@pytest.mark.parametrize('fit,ok', [(lambda learn,n: None, False), (lambda learn: None, False), (lambda learn,n,lr,mom: None, False), (lambda learn,n,*,lr: None, False), (partial(Learner.fit_superconv, lr_max=.1), False),
+    (lambda learn,n,lr,mom=.9: None, True), (lambda *args: None, True), (partial(Learner.fit_superconv, policy='cosine'), True), (Called(), True), (print, True), (min, True), *[(f, True) for f in ready_fits.values()]])
+def test_tune_refuses_a_fit_of_another_signature(fit, ok):
+    "Before a learner is made; what has no signature to look at passes"
+    class Made(Exception): pass
+    def make(seed): raise Made
+    with pytest.raises(Made if ok else ValueError, match='' if ok else r'^fit=.*\(learn, n_epoch, lr\)'): tune_lr(make, fit, [.1,.2,.3], 1, progress=False)
+
+@pytest.mark.parametrize('f', [lambda l: compare_fits(l, dict(a=plain), 1, 1, progress=False), lambda l: tune_lr(l, plain, [.1,.2,.3], 1, progress=False)], ids=['compare_fits','tune_lr'])
+def test_a_learner_is_no_function_that_makes_one(f):
+    with pytest.raises(ValueError, match='^make_learner=.*must be a function of the seed that returns a new Learner'): f(make_learner(0))

@@ -81,6 +81,29 @@ def test_lr_max_none_is_the_learners():
     learn = make_learner(moms=(.8,.7,.8))
     learn.fit_superconv(1); eq([learn.recorder.hps['mom'][0], min(learn.recorder.hps['mom'])], [.8,.7])
 
+def said(f):
+    with warnings.catch_warnings(record=True) as w:
+        warnings.simplefilter('always')
+        f()
+    return [str(o.message) for o in w if 'lr_max is None' in str(o.message)]
+
+@pytest.mark.parametrize('opt,kw,lr_max,warns', [(sgd,{},None,True), (SGD,{},None,True), (partial(OptimWrapper, opt=torch.optim.SGD),{},None,True), (Adam,{},None,False), (partial(OptimWrapper, opt=torch.optim.AdamW),{},None,False),
+    (sgd,dict(lr=.03),None,False), (partial(sgd, lr=.02),{},None,False), (sgd,{},1e-3,False), (sgd,dict(lr=slice(1e-3)),None,False)])
+def test_the_default_lr_is_small_for_sgd(opt, kw, lr_max, warns):
+    "What a range test that learned nothing leaves for `lr_max`"
+    messages = said(lambda: make_learner(opt, **kw).fit_superconv(1, lr_max))
+    assert len(messages)==warns and all('learn.lr=0.001' in m and 'range test' in m for m in messages)
+
+@pytest.mark.parametrize('call', [lambda l,v: l.fit_superconv(1, v), lambda l,v: l.plot_superconv(1, v), lambda l,v: OneCycleScheduler(v)], ids=['fit','plot','callback'])
+def test_a_result_is_no_lr(call):
+    x = np.linspace(0, 3, 41)
+    v = verdict(x, .9*(x>.1))
+    learn = make_learner()
+    for o in (v, RangeTest(x, .9*(x>.1), x, x, 'accuracy', False)):
+        with pytest.raises(ValueError, match=rf"lr_max='a {type(o).__name__}' is not allowed.*pass its \.lr_max"): call(learn, o)
+    assert learn.opt is None
+    call(learn, v.lr_max)
+
 # ---- optimizers ----
 
 torch_opts = dict(sgd=partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9)), adamw=partial(OptimWrapper, opt=torch.optim.AdamW),
@@ -135,7 +158,7 @@ def test_every_alias_of_an_optim_wrapper_is_restored():
     learn.fit_superconv(1, .05)
     eq([learn.opt.opt.param_groups[0][k] for k in ('momentum','betas')], [.9,(.7,.99)])
 
-@pytest.mark.parametrize('opt,lr,warns', [(Adam,.5,True), (Adam,.05,False), (sgd,.5,False), (torch_opts['adamw'],.5,True), (torch_opts['sgd'],.5,False)])
+@pytest.mark.parametrize('opt,lr,warns', [(Adam,.5,True), (Adam,.05,False), (sgd,.5,False), (torch_opts['adamw'],.5,True), (torch_opts['sgd'],.5,False), (partial(OptimWrapper, opt=torch.optim.ASGD),.5,False)])
 def test_large_lr_for_adam_is_warned_of_once(opt, lr, warns):
     with warnings.catch_warnings(record=True) as w:
         warnings.simplefilter('always')
