@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip('accelerate')
 tests = Path(__file__).parent
 
-def launch(*args, timeout=300):
+def launch(*args, timeout=1200): # a minute where nothing else runs
     "`accelerate launch` with two processes; what they print"
     options = dict(num_processes=2, num_machines=1, mixed_precision='no', dynamo_backend='no', num_cpu_threads_per_process=1, main_process_port=0)
     cmd = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', *(f'--{k}={v}' for k,v in options.items()), str(tests/'cpu_ranks.py'), *map(str, args)] # its --cpu is for one process
