@@ -148,10 +148,13 @@ class SuperconvCheckpoint(Callback):
         if self.learn.lock.locked(): return
         self.run = not hasattr(self.learn, 'lr_finder')
         if not self.run: return
+        self._fit,self._trained,self._last = self._given or self._found(),False,None
+
+    def _found(self):
+        "The settings of the cycle that runs, when no `fit_superconv` has given them"
         cb = first(self.learn.cbs, risinstance(OneCycleScheduler))
         if cb is None: raise ValueError('SuperconvCheckpoint keeps what fit_superconv needs to go on: use it with that, or with a OneCycleScheduler')
-        wd = [h['wd'] for h in self.learn.opt.hypers if 'wd' in h] or None
-        self._fit,self._trained,self._last = self._given or _settings(self.learn, cb, self.learn.n_epoch, wd=wd),False,None
+        return _settings(self.learn, cb, self.learn.n_epoch, wd=[h['wd'] for h in self.learn.opt.hypers if 'wd' in h] or None)
 
     def before_train(self): self._trained = True
 
