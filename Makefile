@@ -18,11 +18,12 @@ $(BIN)/.installed: pyproject.toml settings.ini setup.py
 demo: $(BIN)/.installed
 	superconv demo
 
-# Notebooks, modules and README in step and clean; the notebooks' tests; pytest
+# Notebooks, modules and README in step and clean; the notebooks' tests, those of the lessons in processes that have defined nothing again; pytest
 test: $(BIN)/.installed
 	python tests/in_step.py
 	python docs/build.py --check-readme
-	nbdev-test --n-workers 2
+	nbdev-test --n-workers 2 --skip-folder-re tutorials
+	nbdev-test --n-workers 2 nbs/tutorials
 	python -m pytest -q -n 2
 
 test-slow: $(BIN)/.installed
