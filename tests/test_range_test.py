@@ -437,7 +437,7 @@ def test_momentum_and_weight_decay_are_set_for_the_test():
 
 wrapped = {k:partial(OptimWrapper, opt=partial(getattr(torch.optim, k), **kw)) for k,kw in dict(SGD=dict(momentum=.9, nesterov=True), ASGD={}, AdamW={}, RMSprop={}).items()}
 
-@pytest.mark.parametrize('opt', [Adam, ranger, RMSProp, Lamb, wrapped['AdamW'], wrapped['RMSprop']], ids=str)
+@pytest.mark.parametrize('opt', [Adam, ranger, RMSProp, Lamb, wrapped['AdamW'], wrapped['RMSprop']], ids='Adam ranger RMSProp Lamb torch-AdamW torch-RMSprop'.split())
 def test_optimizers_that_divide_by_the_size_of_the_gradient(opt):
     "A warning before the first step of a sweep that is for SGD, and a note on every result"
     learn,kw = make_learner(opt),dict(n_steps=8, n_evals=4, show_plot=False)
@@ -450,7 +450,7 @@ def test_optimizers_that_divide_by_the_size_of_the_gradient(opt):
         res = learn.lr_range_test(.1, **kw)
     assert 'checked with SGD only' in repr(res) and 'not see super-convergence with Adam' in res._repr_html_() and learn.opt is None
 
-@pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), wrapped['SGD'], wrapped['ASGD'], partial(OptimWrapper, opt=torch.optim.SGD)], ids=str)
+@pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), wrapped['SGD'], wrapped['ASGD'], partial(OptimWrapper, opt=torch.optim.SGD)], ids='SGD momentum torch-Nesterov torch-ASGD torch-SGD'.split())
 def test_nothing_is_said_of_sgd(opt):
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
