@@ -94,3 +94,37 @@ class Balance:
         return [slope(self.log_wd(b)) if axis=='wd' else .2*slope(b) for b in bests]
 
 def slope(best): return stats.linregress(np.log10(best.index), best).slope
+
+# ---- the flatness study ----
+
+class Flatness:
+    "What was measured on each network: for each arm and seed when the training loss first fell to a level, and at the end of the run"
+    def __init__(self):
+        self.study = load('flatness')
+        self.runs,self.tasks = self.study['runs'],list(dict.fromkeys(r['task'] for r in self.study['runs']))
+        self.arms = list(self.study['tasks'][self.tasks[0]]['epochs'])
+        self.base,*self.others = self.arms
+
+    def of(self, task, arm): return [r for r in self.runs if (r['task'],r['arm'])==(task,arm)]
+
+    def measured(self, task, arm, when):
+        "A row for each seed that got there; `when` is 'end', or a level of the training loss"
+        return pd.DataFrame({r['seed']: o for r in self.of(task, arm) if (o := r['end'] if when=='end' else r['at'].get(when))}).T.astype(float)
+
+    def level(self, task):
+        "The lowest level of the training loss that runs of all arms reach; the lowest of all if there is none"
+        ls = [f'{l:g}' for l in sorted(self.study['tasks'][task]['levels'])]
+        return next((l for l in ls if all(len(self.measured(task, a, l))>2 for a in self.arms)), ls[0])
+
+    def ratios(self, key, when=None):
+        "Mean ratio of the other arms to the first one and its interval, by network and arm, `when` or at the common level of the training loss"
+        res = {}
+        for t in self.tasks:
+            for a in self.others:
+                x,y = (self.measured(t, o, when or self.level(t)) for o in (a,self.base))
+                if len(x) and len(y) and len(r := np.log(x[key]/y[key]).dropna())>2: res[t,a] = np.exp(interval(r))
+        return res
+
+    def in_the_end(self):
+        "Test accuracy of the other arms at their end minus that of the first one, in percentage points, by network and arm"
+        return {(t,a): 100*np.array(interval(self.measured(t, a, 'end').test_accuracy-self.measured(t, self.base, 'end').test_accuracy)) for t in self.tasks for a in self.others}

@@ -1,6 +1,6 @@
 """Every public call against every kind of learner and training option that fastai users combine.
 
-Each case works, is refused with a reason that names it, or is not meaningful. `python tests/integration_table.py` writes what happened to
+Each case works, or is refused with a reason that names it. `python tests/integration_table.py` writes what happened to
 `data/works_with.json`, which the lesson *Works with* shows."""
 import hashlib, json, random, re
 from pathlib import Path
@@ -199,8 +199,6 @@ refused = {
     ('ShortEpochCallback','balance_regularization'): 'a callback of the learner cancels validation',
     ('ShortEpochCallback','compare_fits'): 'a callback cancels validation in the run of',
 }
-not_meaningful = {}
-broken = {} # what ought to work, or to be refused with these words, and why it does not yet
 
 cases = [(row, call) for row in (*applications, *options) for call in calls]
 # measured: of 222 s (one process, one core) the cases of these rows take 106 s, and the three searches of most others 33 s. The rest, every row and every call, are for every day
@@ -209,13 +207,8 @@ searches = 'curvature_lr_find','balance_regularization','compare_fits' # many ru
 searched = ('tabular_learner','plain','IterableDataset without a length','ReduceLROnPlateau','TerminateOnNaNCallback','CSVLogger','ProgressCallback, ShowGraphCallback',
             'ShortEpochCallback','a callback that cancels the fit') # and of those that a search has to do something about
 def is_slow(row, call): return call!='fit_superconv' if row in large else call in searches and row not in searched
-def marks(row, call):
-    slow = is_slow(row, call)
-    return [pytest.mark.slow]*slow + [pytest.mark.xfail(strict=True, reason=broken.get((row,call)))]*((row,call) in broken)
-
 def expected(row, call):
     "'works', or the words with which it is refused"
-    if (row,call) in not_meaningful: return 'not meaningful: '+not_meaningful[row,call]
     return 'refused: '+refused[row,call] if (row,call) in refused else 'works'
 
 def as_expected(row, call, got):
@@ -224,7 +217,6 @@ def as_expected(row, call, got):
 
 def outcome(row, call, path):
     "What happens: 'works', 'refused' with the message, or whatever else is raised"
-    if (row,call) in not_meaningful: return expected(row, call)
     make = applications.get(row) or options[row]
     def remember(seed=0, path=path): made.append(make(seed, path)); weights.append(bits(list(made[-1].model.parameters()))); return made[-1]
     made,weights = [],[]
@@ -235,7 +227,7 @@ def outcome(row, call, path):
     return 'works'
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('row,call', [pytest.param(*o, marks=marks(*o), id=' / '.join(o)) for o in cases])
+@pytest.mark.parametrize('row,call', [pytest.param(*o, marks=[pytest.mark.slow]*is_slow(*o), id=' / '.join(o)) for o in cases])
 def test_works_with(row, call, tmp_path, monkeypatch):
     if row in needs: pytest.importorskip(needs[row])
     monkeypatch.chdir(tmp_path)
@@ -249,13 +241,13 @@ def test_the_table_in_the_docs_is_this_matrix():
     table = json.loads((root/'tests'/'data'/'works_with.json').read_text())
     assert table['applications']==list(applications) and table['options']==list(options) and table['words']==list(dict.fromkeys(refused.values()))
     assert {(row,call) for row,o in table['cells'].items() for call in o}==set(cases)
-    assert [(row,call) for row,call in cases if not as_expected(row, call, table['cells'][row][call]) and (row,call) not in broken]==[]
+    assert [(row,call) for row,call in cases if not as_expected(row, call, table['cells'][row][call])]==[]
 
 def test_every_day_has_every_row_and_every_call():
     quick = [(row,call) for row,call in cases if not is_slow(row, call)]
     assert {r for r,_ in quick}=={*applications, *options} and {c for _,c in quick}=={*calls}
 
-def test_every_exception_is_a_case(): assert {*refused, *not_meaningful, *broken} <= set(cases) and not {*refused} & {*not_meaningful}
+def test_every_exception_is_a_case(): assert {*refused} <= set(cases)
 
 def test_every_trap_has_a_test_or_a_reason():
     cells = json.loads((root/'nbs'/'tutorials'/'fastai_traps.ipynb').read_text())['cells']
