@@ -2,7 +2,7 @@
 
     SUPERCONV_DATA=/path/to/data python benchmarks/recipes_whole.py [--names lenet-12,lenet-25,lenet-multistep] [--seeds 3] [--scale 1]
 
-MNIST with LeNet is the one row of the papers' tables that needs no GPU: 1,406 steps of 512 images are about eight minutes on one core. Each
+MNIST with LeNet is the one row of the papers' tables that needs no GPU: 1,406 steps of 512 images are about six minutes on one core. Each
 finished run is a line of results/recipes_whole.jsonl; results/recipes_whole.json has them all, with the published numbers beside them. Other names are
 those of `superconv recipes`; with a scale below 1 nothing is kept.
 """
