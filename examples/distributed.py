@@ -15,7 +15,7 @@ from superconv_fastai.all import *
 set_seed(0) # the same network in every process
 model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
                       nn.AdaptiveAvgPool2d(4), Flatten(), nn.Linear(256, 10))
-learn = Learner(digits_dls(), model, CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), metrics=accuracy)
+learn = Learner(digits_dls('tune'), model, CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), metrics=accuracy)
 
 with learn.distrib_ctx(): # replaces BatchNorm by a synchronous one
     test = learn.lr_range_test(lr_max=2., n_steps=100)
