@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, torch
 from fastai.basics import *
 from superconv_fastai.data import digits, load_images, tensor_dls
-from superconv_fastai.regularization import _cycle
+from superconv_fastai.balance import run_cycle
 from superconv_fastai.runs import RunLog, read_log
 from common import results, save_results
 import time # after the star import, like product
@@ -88,7 +88,7 @@ def main():
     torch.set_num_threads(1); warnings.simplefilter('ignore')
     names = a.tasks.split(',')
     todo = list(plan(names))
-    def run(name, n, split, lr, wd, p, seed): return _cycle(learner(name, split), lr, n, fresh, wd, p, seed)
+    def run(name, n, split, lr, wd, p, seed): return run_cycle(learner(name, split), lr, n, fresh, wd, p, seed)
     if a.time:
         for k in {(o[0],o[1]): o for o in reversed(todo)}.values():
             t = time.perf_counter(); r = run(*k)

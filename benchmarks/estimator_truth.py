@@ -15,6 +15,7 @@ import numpy as np, torch
 from fastai.basics import *
 from fastai.callback.schedule import minimum, steep, valley, slide
 from superconv_fastai.curvature import *
+from superconv_fastai.curvature_lr import *
 from superconv_fastai.data import digits, load_images, tensor_dls
 from superconv_fastai.range_test import *
 from common import results, save_results

@@ -10,7 +10,7 @@ from fastai.callback.all import *
 from fastai.test_utils import synth_learner
 from superconv_fastai.all import *
 from superconv_fastai.checkpoint import _read
-from superconv_fastai.curvature import _Log
+from superconv_fastai.snapshots import DeviceLog
 from superconv_fastai.runs import RunLog
 from superconv_fastai.compare import _add, _run_ok
 from common import save_results
@@ -98,7 +98,7 @@ def values_estimates(n):
     "A callback's log of n numbers, and the table made of it"
     def run():
         est = HessianFreeLR('probe', every=1)
-        log = _Log([(0,'')])
+        log = DeviceLog([(0,'')])
         row = torch.tensor([[1.,2.]])
         for i in range(n//4): log.add(row, i, .1)
         est._logs.append(log)

@@ -26,7 +26,8 @@ tutorials = lambda s: [f'tutorials/{o}' for o in s.split()]
 PAGES = {'': ['index'],
          'Learn': tutorials('understanding*'),
          'How to': tutorials('find_the_lr train balance watch_curvature compare_fairly scale_up'),
-         'Reference': 'schedule range_test curvature regularization compare data models recipes checkpoint cli runs state core'.split(),
+         'Reference': ('fit cycle schedule range_test curvature_lr curvature regularization balance compare data models recipes checkpoint cli '
+                       'dropout snapshots gradients runs state metrics optim loaders events show core').split(),
          'Evidence': tutorials('evidence comparison_study claims_study balance_study estimator_study figure5_study works_with fastai_traps'),
          'Project': tutorials('against_the_others contributing'),
          'More': ['tutorials/*']}

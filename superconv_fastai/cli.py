@@ -19,6 +19,7 @@ from .core import *
 from .data import *
 from .models import *
 from .recipes import *
+from .fit import *
 from .schedule import *
 
 # %% ../nbs/cli.ipynb #cc6ef090

@@ -18,17 +18,20 @@ from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
 from fastai.callback.all import *
 from .core import *
-from .range_test import _is_error
+from .fit import *
+from .loaders import batch_sizes
+from .metrics import *
+from .optim import *
 from .runs import RunLog, describe, read_log, run_jobs, seed_all
 from .schedule import *
-from .schedule import _batch_sizes,_epochs,_future,_groups
-from .state import _global_rngs
+from .show import *
+from .state import save_rngs
 
 # %% ../nbs/compare.ipynb #da68d7c7
 def _fit_scaled(learn, n_epoch, lr, scale):
     "Fit with the LR of each parameter group times `scale(share of the run that is done)`"
-    n_epoch,_ = _epochs(n_epoch)
-    if lr is not None: _groups('lr', lr, len(_future(learn)[0].hypers), 'a finite number > 0', lambda v: v>0)
+    n_epoch,_ = check_epochs(n_epoch)
+    if lr is not None: group_values('lr', lr, len(next_optimizer(learn)[0].hypers), 'a finite number > 0', lambda v: v>0)
     if learn.opt is None: learn.create_opt()
     learn.opt.set_hyper('lr', learn.lr if lr is None else lr)
     lrs = np.array([h['lr'] for h in learn.opt.hypers])
@@ -65,18 +68,6 @@ ready_fits = {'fit_superconv':          Learner.fit_superconv,
               'constant':               Learner.fit}
 
 # %% ../nbs/compare.ipynb #019815a3
-def _number(v):
-    "`v` as a float, `None` when it is not a finite number"
-    try: v = float(v.detach() if isinstance(v, torch.Tensor) else v)
-    except (TypeError, ValueError, RuntimeError): return None
-    return v if math.isfinite(v) else None
-
-def _metric_name(learn, metric):
-    "Name of the metric to score by: accuracy if the learner has it, else its first metric, else the held-out loss"
-    names = learn.metrics.attrgot('name')
-    if metric is None: metric = first(names, lambda n: 'accuracy' in n) or first(names) or 'valid_loss'
-    return choice('metric', metric, [*names, 'valid_loss'])
-
 def _hash(b):
     "A hash of the tensors in a batch"
     h = hashlib.sha256()
@@ -136,7 +127,7 @@ class _Watch(Callback):
     def close(self):
         "An epoch is over"
         self.in_epoch = False
-        self.rows.append([len(self.lrs), _number(self.total/max(self.items, 1)), *(_number(self.valid.get(k)) for k in ('valid_loss',self.metric)),
+        self.rows.append([len(self.lrs), as_number(self.total/max(self.items, 1)), *(as_number(self.valid.get(k)) for k in ('valid_loss',self.metric)),
                           self.lrs[-1] if self.lrs else None, time.perf_counter()-self.start])
 
 # %% ../nbs/compare.ipynb #f4839d4e
@@ -160,9 +151,9 @@ def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
     seed_all(seed)
     learn = make_learner(seed)
     if not isinstance(learn, Learner): refuse('make_learner', make_learner, f'a function that returns a Learner, and make_learner({seed}) is {type(learn).__name__}')
-    sizes = [_batch_sizes(dl)[0] for dl in learn.dls.loaders] # refuses a loader without a length
+    sizes = [batch_sizes(dl)[0] for dl in learn.dls.loaders] # refuses a loader without a length
     if len(sizes)<2 or not sizes[1]: raise ValueError('a comparison scores by held-out data, and the learner has none')
-    name = _metric_name(learn, metric)
+    name = scoring_metric_name(learn, metric)
     learn.remove_cbs([ShowGraphCallback, ProgressCallback]) # the graph needs the bar
     learn.logger,learn.create_mbar = noop,False
     start,fit = _size(learn.model),fits[arm]
@@ -179,10 +170,10 @@ def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
         watch.close()
     if not watch.lrs: raise ValueError(f'the fit {arm!r} took no optimizer step')
     if not watch.valid and not watch.diverged: raise ValueError(f'a callback cancels validation in the run of {arm!r}, so there is no score: remove that callback')
-    measured = {k:_number(v) for k,v in (measure(learn) if measure else {}).items()}
+    measured = {k:as_number(v) for k,v in (measure(learn) if measure else {}).items()}
     status = 'diverged' if watch.diverged else 'stopped' if cut or len(watch.rows)<n_epoch else 'finished'
-    res = dict(fit=_identity(fit, n_epoch), status=status, metric=name, lower_is_better=_is_error(name), epochs=watch.rows, lrs=_thin(watch.lrs)[0],
-               weights=_number(start), held_out=watch.held_out, measured=measured, note=getattr(fit, 'note', lambda n: '')(n_epoch))
+    res = dict(fit=_identity(fit, n_epoch), status=status, metric=name, lower_is_better=is_error(name), epochs=watch.rows, lrs=_thin(watch.lrs)[0],
+               weights=as_number(start), held_out=watch.held_out, measured=measured, note=getattr(fit, 'note', lambda n: '')(n_epoch))
     if torch.cuda.is_initialized(): del learn, watch; gc.collect() # a learner is a cycle, and holds memory until it is found
     return res
 
@@ -285,7 +276,7 @@ def _finish(log, jobs, n_jobs, progress, shared):
     todo = [j for j in jobs if j not in log.runs]
     for arm,n,_ in todo: _identity(fits[arm], n) # a fit may refuse a budget before anything runs
     bar = progress_bar(range(len(jobs)), leave=False) if progress and todo and not rank_distrib() else None
-    done,restore = len(jobs)-len(todo),_global_rngs()
+    done,restore = len(jobs)-len(todo),save_rngs()
     try:
         if bar: bar.update(0); bar.update(done) # it must begin at 0
         for key,run in run_jobs(_run, todo, n_jobs, shared):
@@ -465,26 +456,6 @@ def _drawn(lrs):
     y = np.array([_nan(v) for v in lrs])
     return np.where(np.abs(y)<1e300, y, np.nan)
 
-def _spread(ys, gap):
-    "Move the heights `ys` apart, to at least `gap`, and no more than needed"
-    order = np.argsort(ys)
-    new = np.array(ys, dtype=float)[order]
-    for _ in range(100):
-        d = np.diff(new)
-        tight = np.maximum(gap-d, 0)/2
-        if not len(d) or tight.max()<gap/100: break
-        new[:-1] -= tight; new[1:] += tight
-    res = np.empty(len(ys)); res[order] = new
-    return res
-
-def _label(ax, ends):
-    "Write each `(text, y, color)` at the right of the lines, none over another"
-    lo,hi = ax.get_ylim()
-    per_point = (hi-lo)/(ax.get_window_extent().height*72/ax.figure.dpi)
-    right = ax.get_xlim()[1]
-    for (text,_,color),y in zip(ends, _spread([min(max(e[1], lo), hi) for e in ends], 12*per_point)):
-        ax.annotate(text, (right, y), xytext=(6,0), textcoords='offset points', va='center', color=color, fontsize=9, annotation_clip=False, parse_math=False)
-
 @patch
 def plot(self:Comparison,
     n_epoch=None, # One budget; all of them when None
@@ -532,7 +503,7 @@ def plot(self:Comparison,
             if any(tops): below.set_ylim(-.04*max(tops), 1.08*max(tops)) # not the LR that no run survived
         else: ax.set_xlabel('optimizer step')
         ax.figure.canvas.draw() # heights in points, for the labels
-        _label(ax, list(ends.values()))
+        label_ends(ax, list(ends.values()))
     return ax if below is None else (ax,below)
 
 # %% ../nbs/compare.ipynb #828c8f73

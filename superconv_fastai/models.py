@@ -6,7 +6,7 @@ Docs: https://superconv.github.io/superconv_fastai/models.html.md"""
 
 # %% auto #0
 __all__ = ['Residual', 'PadChannels', 'he_init', 'n_params', 'resnet_cifar', 'resnet8', 'wide_resnet', 'wide_resnet32',
-           'densenet40', 'lenet', 'three_layer', 'airbench94', 'imagenet_model']
+           'densenet40', 'lenet', 'three_layer', 'airbench94', 'imagenet_model', 'GhostBatchNorm2d', 'ghost_norm']
 
 # %% ../nbs/models.ipynb #a2c4b181
 from fastai.basics import *
@@ -267,4 +267,28 @@ def imagenet_model(
     except ImportError as e: raise ImportError(f'{name} needs {e.name or "torchvision or timm"}: pip install superconv_fastai[vision]') from e
     for m in model.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm): m.momentum = bn_mom
+    return model
+
+# %% ../nbs/models.ipynb #a92d3ea8
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    "BatchNorm that normalizes every `ghost_bs` images of a training batch by themselves"
+    def forward(self, x):
+        k,n = len(x)//self.ghost_bs,len(x)
+        if not self.training or k<2 or n%k: return super().forward(x)
+        def rep(t): return t if t is None else t.repeat(k)
+        track = self.track_running_stats
+        mean,var = (rep(t) for t in (self.running_mean, self.running_var)) if track else (None,None)
+        y = F.batch_norm(x.reshape(n//k, k*x.shape[1], *x.shape[2:]), mean, var, rep(self.weight), rep(self.bias), True, self.momentum, self.eps)
+        if track:
+            for old,new in ((self.running_mean,mean), (self.running_var,var)): old.copy_(new.view(k, -1).mean(0))
+            self.num_batches_tracked += 1
+        return y.view_as(x)
+
+def ghost_norm(
+    model:nn.Module, # Changed in place
+    ghost_bs:int # Images that are normalized together
+) -> nn.Module:
+    "Normalize parts of a training batch by themselves"
+    for m in model.modules():
+        if type(m) is nn.BatchNorm2d: m.__class__,m.ghost_bs = GhostBatchNorm2d,ghost_bs
     return model

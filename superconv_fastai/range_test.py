@@ -8,7 +8,7 @@ Docs: https://superconv.github.io/superconv_fastai/range_test.html.md"""
 __all__ = ['Verdict', 'verdict', 'RangeTest']
 
 # %% ../nbs/range_test.ipynb #e5fef69f
-import math, random, re
+import math
 from dataclasses import dataclass
 from html import escape
 from textwrap import fill
@@ -16,14 +16,17 @@ from textwrap import fill
 import numpy as np, pandas as pd
 from matplotlib import is_interactive
 from fastcore.imports import IN_NOTEBOOK
-from torch.utils.data import DataLoader as TorchDataLoader, IterableDataset, Subset
 from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
-from .schedule import OneCycleScheduler, _adaptive, _batch_sizes, _warn_adaptive, plan_steps
-from .state import undisturbed
+from .cycle import OneCycleScheduler
+from .loaders import *
+from .metrics import *
+from .optim import *
+from .show import *
+from .state import undisturbed, set_watchers_aside
 
 # %% ../nbs/range_test.ipynb #db37381b
 def _noise(y):
@@ -186,47 +189,6 @@ def verdict(
     if fate in ('collapses','falls') or unstable < n: return unknown(reason, lr_max, (lo,hi), rerun_lr=1.25*(end if fate=='collapses' else hi), times_n_steps=slower)
     further = 1.5 if fate=='may collapse' else min(4., max(1.5, _twice/r))
     return unknown(reason, lr_max, (lo,hi), rerun_lr=further*x[-1], times_n_steps=further)
-
-# %% ../nbs/range_test.ipynb #a1bd0970
-_errors = {'loss','error','err','entropy','kl','huber','hinge','l1','l2','neg','smape','mase','logloss','ece','mse','rmse','mae','msle','rmspe','mape','perplexity','wer','cer','brier','distance','deviance','nll','bpc'}
-
-def _is_error(name): return not _errors.isdisjoint(name.lower().split('_'))
-
-def _metric(learn, metric):
-    "The `Metric` to score by, its name, and whether lower is better: accuracy if the learner has it, else its first metric, else the loss"
-    if metric is None: metric = first(learn.metrics, lambda m: 'accuracy' in m.name) or first(learn.metrics) or 'loss'
-    if isinstance(metric, str):
-        known = {'loss':AvgLoss(), **{m.name:m for m in learn.metrics}}
-        metric = known[choice('metric', metric, list(known))]
-    if not (callable(metric) or isinstance(metric, Metric)): refuse('metric', metric, 'None, the name of a metric of the learner, or a metric')
-    metric = mk_metric(metric)
-    return metric, metric.name, _is_error(metric.name)
-
-# %% ../nbs/range_test.ipynb #a394dab3
-def _held_out(dl, n):
-    "Batches with `n` items of `dl`, the same ones each time, classes mixed"
-    if n==0: return []
-    if isinstance(dl, DataLoader) and dl.indexed and dl.n and dl.bs and not hasattr(dl, 'seq_len'): # a text is read in its order
-        idxs = random.Random(0).sample(range(dl.n), min(n, dl.n))
-        return list(dl.new(get_idxs=lambda: idxs, shuffle=False, drop_last=False))
-    if isinstance(dl, TorchDataLoader) and dl.batch_size and not isinstance(dl.dataset, IterableDataset):
-        idxs = random.Random(0).sample(range(len(dl.dataset)), min(n, len(dl.dataset)))
-        return list(TorchDataLoader(Subset(dl.dataset, idxs), dl.batch_size, collate_fn=dl.collate_fn, num_workers=dl.num_workers))
-    res,seen = [],0
-    for b in dl:
-        res.append(b)
-        seen += find_bs(b)
-        if seen>=n: break
-    return res
-
-def _n_items(dl):
-    "Items in `dl`: 0 without one, infinite if it does not know"
-    if dl is None: return 0
-    n = getattr(dl, 'n', None)
-    if n is None:
-        try: n = len(dl.dataset)
-        except (AttributeError, TypeError): n = math.inf
-    return n
 
 # %% ../nbs/range_test.ipynb #f4f21f01
 def _refuse_cancel(): raise ValueError('a callback cancels validation, so the range test cannot measure: remove that callback for the test')
@@ -441,19 +403,19 @@ def lr_range_test(self:Learner,
     stop_div = flag('stop_div', stop_div)
     if lower_is_better is not None: lower_is_better = flag('lower_is_better', lower_is_better)
     if state_file is not None: state_file = new_file('state_file', state_file)
-    metric,name,error = _metric(self, metric)
+    metric,name,error = scoring_metric(self, metric)
     if lower_is_better is not None: error = lower_is_better
 
     train,n_acc = self.dls.train,getattr(first(self.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
     if n_steps is None: n_steps = max(200, len(plan_steps(train, 1, n_acc or None)))
-    else: _batch_sizes(train) # refuses a loader without a length
+    else: batch_sizes(train) # refuses a loader without a length
     if n_evals is not None and n_evals > n_steps: refuse('n_evals', n_evals, f'at most n_steps, and n_steps={n_steps}')
     valid = self.dls.loaders[1] if len(self.dls.loaders)>1 else None
-    n_evals,n_valid = _how_much(n_steps, n_evals, n_valid, max(getattr(train, 'bs', None) or getattr(train, 'batch_size', None) or 1, n_acc), _n_items(valid))
+    n_evals,n_valid = _how_much(n_steps, n_evals, n_valid, max(getattr(train, 'bs', None) or getattr(train, 'batch_size', None) or 1, n_acc), n_items(valid))
     lrs = lr_min + (lr_max-lr_min)*np.arange(n_steps+1)/n_steps
     due = set(np.linspace(0, n_steps, n_evals+1).round().astype(int).tolist())
     with undisturbed(self, state_file):
-        batches = _held_out(valid, n_valid) if _n_items(valid) else []
+        batches = held_out_batches(valid, n_valid) if n_items(valid) else []
         if bn_stats=='batch' and len(batches)>1 and 2*find_bs(batches[-1]) < find_bs(batches[0]): batches.pop() # few items have poor statistics
         if bn_stats=='batch' and batches and find_bs(batches[0])==1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules()):
             refuse('n_valid', 1, "at least 2 in a batch: one item has no batch statistics. Or bn_stats='running'")
@@ -465,8 +427,8 @@ def lr_range_test(self:Learner,
         if mom is not None:
             if not all(h.get('mom') for h in self.opt.hypers): refuse('mom', mom, 'None: this optimizer trains without momentum, and it is not switched on')
             self.opt.set_hypers(mom=mom)
-        adaptive = _adaptive(self.opt)
-        _warn_adaptive(self.opt, lr_max, '. For the test give it an lr_max from 0.01 to 0.1')
+        adaptive = is_adaptive(self.opt)
+        warn_adaptive(self.opt, lr_max, '. For the test give it an lr_max from 0.01 to 0.1')
         if bar: bar.update(0)
         try: self.fit(1_000_000, wd=wd, cbs=sweep)
         finally:

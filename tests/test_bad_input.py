@@ -125,7 +125,7 @@ def test_wrong_types_and_values(name, arg, shared, tmp_path, monkeypatch):
 def test_the_table_is_complete():
     "Every parameter of every public function and Learner method of these modules is in the table, or here"
     from inspect import signature, isfunction
-    modules = [f'superconv_fastai.{m}' for m in ('schedule','range_test','curvature','regularization','compare')]
+    modules = [f'superconv_fastai.{m}' for m in ('schedule','loaders','fit','range_test','curvature','curvature_lr','regularization','balance','compare')]
     free = {'self','learn','dl','theta0','theta1','theta2','ax','show_plot','name','nesterov'} # data of any kind, figures, names, switches of a formula
     formulas = {'decay_rate'}
     own = {n:o for n,o in {**vars(Learner), **globals()}.items() if getattr(o, '__module__', '') in modules and isfunction(o) and n[0]!='_' and n not in formulas}

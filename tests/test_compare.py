@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 import reference as naive
 from superconv_fastai.all import *
-from superconv_fastai.compare import _center, _median_interval, _run_ok, _spread, _t_interval
+from superconv_fastai.compare import _center, _median_interval, _run_ok, _t_interval
+from superconv_fastai.show import spread_out
 from superconv_fastai.runs import RunLog, describe, run_jobs, seed_all
 
 for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
@@ -454,7 +455,7 @@ def test_speedup_over_a_longer_baseline():
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_labels_keep_apart(ys):
-    new = _spread(ys, .1)
+    new = spread_out(ys, .1)
     assert (np.diff(np.sort(new)) > .09).all() and new.mean() == pytest.approx(np.mean(ys), abs=1e-6)
     assert all(a<=b+1e-9 for (_,a),(_,b) in zip(*[sorted(zip(ys, new))]*1, sorted(zip(ys, new))[1:]))
 

@@ -14,7 +14,8 @@ from fastai.callback.rnn import RNNCallback
 from fastai.callback.hook import ActivationStats
 from fastai.callback.tracker import TerminateOnNaNCallback
 from superconv_fastai.curvature import *
-from superconv_fastai.curvature import _Steps
+from superconv_fastai.curvature_lr import *
+from superconv_fastai.snapshots import StepSums
 sys.path.insert(0, str(Path(__file__).parent))
 from reference import Snapshots, paper_estimates, authors_script
 import copy, math, pickle, random, warnings # after the star imports, which bring functions of these names
@@ -232,7 +233,7 @@ def test_memory_formats_and_shapes():
     m = nn.Sequential(nn.Conv2d(3,8,3), nn.Flatten(), nn.Linear(8*36,5)).to(memory_format=torch.channels_last)
     m.scale = nn.Parameter(torch.tensor(2.))
     for n in (None,40):
-        st = _Steps([list(m.named_parameters())], n)
+        st = StepSums([list(m.named_parameters())], n)
         before = copy.deepcopy(m.state_dict()); st.start()
         with torch.no_grad():
             for p in m.parameters(): p.sub_(.1*torch.ones_like(p))
@@ -499,8 +500,8 @@ def test_weights_that_are_all_zero():
 
 @pytest.mark.parametrize('shape,k', [((300,210),31500), ((300,210),36000), ((840,840),88200), ((5040,100),84_000), ((512,6,6),3072), ((10000,),1000), ((1000,12),2000), ((64,64),40)])
 def test_the_sample_covers_a_tensor_from_end_to_end(shape, k):
-    from superconv_fastai.curvature import _sample
-    (rows,width),(stride,_),first = _sample(torch.empty(shape), k)
+    from superconv_fastai.snapshots import sampled_view
+    (rows,width),(stride,_),first = sampled_view(torch.empty(shape), k)
     n = math.prod(shape)
     assert rows*width==k//4*4 and first>=0 and first+(rows-1)*stride+width<=n
     assert first < .06*n and first+(rows-1)*stride+width > .94*n

@@ -53,13 +53,13 @@ def test_batches_of_each_process(monkeypatch):
     "Their number and sizes are known before the first epoch, and the same after it"
     from fastai.data.load import DataLoader
     from fastai.distributed import DistributedDL
-    from superconv_fastai.schedule import _batch_sizes
+    from superconv_fastai.loaders import batch_sizes
     monkeypatch.setattr(DistributedDL, '_broadcast', lambda self, t, rank: t)
     for n,bs,ranks,drop_last in product((4,7,8,12,13,23,24,25), (1,2,3,4,8), (1,2,3), (False,True)):
         if n < bs*ranks: continue # a process without a batch
         dl = DistributedDL(DataLoader(range(n), bs=bs, drop_last=drop_last, device='cpu'), rank=ranks-1, world_size=ranks)
-        before,sizes = _batch_sizes(dl),[len(b) for b in dl]
-        assert before==_batch_sizes(dl)==(len(sizes), bs, sizes[-1]), (n, bs, ranks, drop_last)
+        before,sizes = batch_sizes(dl),[len(b) for b in dl]
+        assert before==batch_sizes(dl)==(len(sizes), bs, sizes[-1]), (n, bs, ranks, drop_last)
         assert {*sizes[:-1]} <= {bs}
 
 def test_estimates_are_those_of_the_whole_batch(ranks):

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 import reference as naive
 from conftest import Reg, groups, make_learner
 from test_state import Busy, Noisy, busy_learner, fingerprint, kinds, same, story, twins
-import superconv_fastai.curvature # patches a method that one test calls
+import superconv_fastai.curvature_lr # patches a method that one test calls
 from superconv_fastai.range_test import *
 from superconv_fastai.range_test import _despike, _noise, _reached, _segment, _how_much
 
@@ -542,21 +542,21 @@ def test_loaders_of_all_kinds():
     from torch.utils.data import DataLoader as TorchDL, IterableDataset
     from fastai.text.data import LMDataLoader
     from superconv_fastai.data import tensor_dls
-    from superconv_fastai.range_test import _held_out, _n_items
+    from superconv_fastai.loaders import held_out_batches, n_items
     x,y = torch.arange(100.)[:,None],torch.arange(100)//50
     ds = list(zip(x, y))
     class Stream(IterableDataset):
         def __iter__(self): return iter(ds)
     for dl in (DataLoader(ds, bs=16), DataLoader(ds, bs=16, drop_last=True), TorchDL(ds, 16), tensor_dls((x,y), (x,y), 16, 'cpu').valid, TfmdDL(ds, bs=16)):
-        a,b = _held_out(dl, 40),_held_out(dl, 40)
-        assert _n_items(dl)==100 and [len(o[1]) for o in a]==[16,16,8] and all(torch.equal(p[0], q[0]) for p,q in zip(a, b))
+        a,b = held_out_batches(dl, 40),held_out_batches(dl, 40)
+        assert n_items(dl)==100 and [len(o[1]) for o in a]==[16,16,8] and all(torch.equal(p[0], q[0]) for p,q in zip(a, b))
         assert all(0 < o[1].float().mean() < 1 for o in a) and len(torch.cat([o[0] for o in a]).unique())==40
-        assert sum(len(o[1]) for o in _held_out(dl, 1000))==100
+        assert sum(len(o[1]) for o in held_out_batches(dl, 1000))==100
     for dl in (DataLoader(Stream(), bs=16), TorchDL(Stream(), 16)):
-        assert sum(len(o[1]) for o in _held_out(dl, 40))==48 and _n_items(dl)==math.inf
+        assert sum(len(o[1]) for o in held_out_batches(dl, 40))==48 and n_items(dl)==math.inf
     lm = LMDataLoader(L(tensor(range(50)), tensor(range(40))), bs=2, seq_len=3)
-    assert [o[0].shape[0] for o in _held_out(lm, 6)]==[2,2,2]
-    assert _n_items(None)==0 and _n_items(DataLoader([], bs=4))==0
+    assert [o[0].shape[0] for o in held_out_batches(lm, 6)]==[2,2,2]
+    assert n_items(None)==0 and n_items(DataLoader([], bs=4))==0
 
 # ---- nothing is disturbed ----
 

@@ -12,8 +12,10 @@ from conftest import *
 from test_state import busy_learner, fingerprint, kinds, same
 from superconv_fastai.all import *
 from superconv_fastai.runs import seed_all
-from superconv_fastai.regularization import _contenders, _critical, _cycle, _decay_kind, _dropouts, _left, _margin, _race, _rate, _run_rates
-import superconv_fastai.regularization as module
+from superconv_fastai.balance import _contenders, _critical, _left, _margin, _race, _run_rates, run_cycle
+from superconv_fastai.dropout import find_dropouts
+from superconv_fastai.optim import decay_kind, group_decay_rate
+import superconv_fastai.balance as module
 import reference as ref
 from fastai import optimizer as fo
 from fastai.callback.rnn import RNNRegularizer
@@ -50,10 +52,10 @@ def test_effective_decay_is_the_measured_shrinkage(name):
     p = nn.Parameter(torch.ones(1, dtype=torch.float64))
     opt = f([p], lr=lr)
     opt.set_hypers(wd=wd)
-    assert _decay_kind(opt) == kind
+    assert decay_kind(opt) == kind
     ws = ref.shrink(lambda _: opt, p, n)
     measured = 1-(ws[-1]/ws[n//2-1])**(2/n)
-    assert measured == pytest.approx(_rate(opt, lr, opt.hypers[0]), rel=1.5e-3 if kind=='L2' else 1e-9) # L2: to first order in lr*wd/(1-mom)**2
+    assert measured == pytest.approx(group_decay_rate(opt, lr, opt.hypers[0]), rel=1.5e-3 if kind=='L2' else 1e-9) # L2: to first order in lr*wd/(1-mom)**2
 
 @pytest.mark.parametrize('f', [partial(Adam, decouple_wd=False), partial(RMSProp, decouple_wd=False), torch_opt(torch.optim.Adam), torch_opt(torch.optim.RMSprop), torch_opt(torch.optim.Adagrad)])
 def test_l2_in_adaptive_optimizers_has_no_fixed_share(f):
@@ -63,7 +65,7 @@ def test_l2_in_adaptive_optimizers_has_no_fixed_share(f):
         opt = f([p], lr=.01); opt.set_hypers(wd=.02)
         ws = ref.shrink(lambda _: opt, p, 20)
         shares.append(1-ws[-1]/ws[0])
-        assert _decay_kind(opt)=='scaled L2' and math.isnan(_rate(opt, .01, opt.hypers[0]))
+        assert decay_kind(opt)=='scaled L2' and math.isnan(group_decay_rate(opt, .01, opt.hypers[0]))
     assert shares[0] > 10*shares[1] # the step has the size of the LR, not of the weight
 
 @pytest.mark.parametrize('decouple', [True, False])
@@ -365,7 +367,7 @@ def test_every_kind_has_advice_and_numbers_have_sources():
 
 # ---- reduced_regularization ----
 
-def ps(model): return [getattr(m, a) for _,m,a in _dropouts(model)]
+def ps(model): return [getattr(m, a) for _,m,a in find_dropouts(model)]
 
 def test_reduced_regularization_and_back():
     learn = vision(wd=.1)
@@ -639,7 +641,7 @@ def test_default_grid_is_scaled_to_the_run_and_refined(monkeypatch):
     def run(learn, lr_max, n_epoch, reinit, wd, dropout, seed):
         loss = 1+(math.log10(max(wd*total, 1e-3)/2))**2+.001*random.Random(f'{wd} {seed}').random()
         return dict(start=9., train_loss=loss, loss=loss, metrics={}, steps=1)
-    monkeypatch.setattr(module, '_cycle', run)
+    monkeypatch.setattr(module, 'run_cycle', run)
     b = ridge(bs=4).balance_regularization(.05, 6)
     assert sorted(b.table().wd*total) == pytest.approx([0,.01,.1,1/math.sqrt(10),1,math.sqrt(10),10], rel=.06) # decades, then around 1
     assert b.best['wd']*total == pytest.approx(math.sqrt(10), rel=.06) and 'significantly' in b.reason
@@ -652,7 +654,7 @@ def test_default_grid_of_short_runs_and_other_optimizers(opt_func, want, monkeyp
     def run(learn, lr_max, n_epoch, reinit, wd, dropout, seed):
         tried.append(wd)
         return dict(start=2., train_loss=1., loss=1+random.Random(f'{wd} {seed}').random(), metrics={}, steps=1)
-    monkeypatch.setattr(module, '_cycle', run)
+    monkeypatch.setattr(module, 'run_cycle', run)
     df = learn.balance_regularization(.05, 3).table()
     rates = _run_rates(learn, .05, 3)[2]
     assert max(tried) == pytest.approx(want or .5/rates.max(), rel=.05) and 0. in tried
@@ -663,7 +665,7 @@ def test_a_small_loss_at_the_start_is_no_divergence():
     "Held out it begins near 0, in training dropout keeps it far from there"
     learn = ridge(dropout=.5)
     for dl in learn.dls.loaders: dl.dataset = [(x, learn.model[1](x).detach()+1e-3) for x,_ in dl.dataset]
-    run = _cycle(learn, .01, 2, None, 0.)
+    run = run_cycle(learn, .01, 2, None, 0.)
     assert run['start'] < 1e-5 and run['train_loss'] > 1e-3 and run['steps'] == 4 and run['loss'] is not None
 
 def test_says_that_the_initialization_was_one(serial):
@@ -700,8 +702,8 @@ def test_torch_dataloaders_are_seeded():
     for gen in (None, torch.Generator()):
         learn = ridge()
         learn.dls = DataLoaders(Torch(learn.dls.train.dataset, 16, shuffle=True, generator=gen), Torch(learn.dls.valid.dataset, 16), device='cpu')
-        a,b = (_cycle(learn, .05, 2, None, 0., 1., s) for s in (0,0))
-        assert a == b != _cycle(learn, .05, 2, None, 0., 1., 1)
+        a,b = (run_cycle(learn, .05, 2, None, 0., 1., s) for s in (0,0))
+        assert a == b != run_cycle(learn, .05, 2, None, 0., 1., 1)
 
 @pytest.mark.parametrize('kwargs,match', [(dict(seeds=1), 'no spread'), (dict(seeds=2.5), 'seeds'), (dict(wds=[]), 'wds'), (dict(wds=[.1]), 'at least two'), (dict(wds=[.1,-1]), 'wd'), (dict(wds=.1), 'wds'),
     (dict(wds=[.1,'a']), 'wd'), (dict(n_epoch=0), 'n_epoch'), (dict(n_jobs=0), 'n_jobs'), (dict(dropouts=[0.,1.]), 'no dropout'), (dict(reinit=True), 'reinit'), (dict(reinit='x'), 'reinit'), (dict(lr_max=0), 'lr_max'), (dict(lr_max='a'), 'lr_max')])
@@ -727,7 +729,7 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
     for cut in (len(''.join(lines[:3])), len(''.join(lines[:3]))+17, 5): # whole lines, half a line, half the first line
         path.write_text(''.join(lines)[:cut])
         n = []
-        monkeypatch.setattr(module, '_cycle', lambda *a, **k: n.append(1) or _cycle(*a, **k))
+        monkeypatch.setattr(module, 'run_cycle', lambda *a, **k: n.append(1) or run_cycle(*a, **k))
         got = ridge().balance_regularization(**args, path=path)
         assert got.runs == want.runs and len(n) == len(want.runs)-(0 if cut==5 else 2)
         assert sorted(path.read_text().splitlines()) == sorted(l.strip() for l in lines)
@@ -813,13 +815,13 @@ def test_the_same_experiment_goes_on_after_the_learner_was_used(log, monkeypatch
         learn.validate(); learn.get_preds(); learn.dls.one_batch()
         learn.cbs[-1].calls = 99 # state, not a setting
         torch.rand(3); random.random()
-    monkeypatch.setattr(module, '_cycle', None) # no run is made
+    monkeypatch.setattr(module, 'run_cycle', None) # no run is made
     one_search(log, used)
 
 def test_new_weights_do_not_depend_on_the_old_ones(tmp_path, monkeypatch):
     def reinit(model): model[1].reset_parameters()
     want = ridge(seed=1).balance_regularization(**args, path=tmp_path/'log', reinit=reinit)
-    monkeypatch.setattr(module, '_cycle', None)
+    monkeypatch.setattr(module, 'run_cycle', None)
     assert ridge(seed=2).balance_regularization(**args, path=tmp_path/'log', reinit=reinit).runs == want.runs # as in a new process
     def other(model): nn.init.ones_(model[1].weight)
     with pytest.raises(ValueError, match='weights'): ridge(seed=1).balance_regularization(**args, path=tmp_path/'log', reinit=other)

@@ -6,7 +6,8 @@ import numpy as np, pytest, torch
 from hypothesis import assume, given, settings, strategies as st
 
 import reference
-from superconv_fastai.schedule import Schedule, StepPlan, momentum_cycle, one_cycle, policies
+from superconv_fastai.loaders import StepPlan
+from superconv_fastai.schedule import Schedule, momentum_cycle, one_cycle, policies
 
 many = settings(max_examples=1000, deadline=None)
 lrs = st.floats(1e-6, 1e3)
