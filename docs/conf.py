@@ -5,9 +5,11 @@ from nbdev.doclinks import NbdevLookup
 
 cfg = get_config(Path(__file__).parent)
 root = cfg.config_path
-project = html_title = cfg.lib_name
+project = cfg.lib_name
 release = cfg.version
+html_title = f'{project} {release}'
 copyright = 'the superconv_fastai authors'
+licence = f'{cfg.git_url}/blob/{cfg.branch}/LICENSE'
 
 extensions = ['myst_nb', 'sphinx_copybutton', 'sphinx.ext.linkcode', 'sphinx.ext.githubpages']
 source_suffix = {'.ipynb':'myst-nb', '.md':'myst-nb'}
@@ -34,8 +36,11 @@ html_logo = html_favicon = '_static/logo.svg'
 html_show_sourcelink = html_copy_source = False
 html_show_sphinx = False
 templates_path = []
-html_theme_options = {'top_of_page_buttons': [], 'footer_icons': [{'name':'Repository', 'url':cfg.git_url, 'class':'', 'html':'Repository'}],
-                      'light_css_variables': {'color-brand-primary':'#0072B2', 'color-brand-content':'#0072B2'},
-                      'dark_css_variables': {'color-brand-primary':'#56B4E9', 'color-brand-content':'#56B4E9'}}
+html_theme_options = {
+    'top_of_page_buttons': [],
+    'footer_icons': [dict(name='Repository', url=cfg.git_url, html='Repository', **{'class': ''}),
+                     dict(name='Licence', url=licence, html='Apache-2.0 licence', **{'class': ''})],
+    'light_css_variables': {'color-brand-primary':'#0072B2', 'color-brand-content':'#0072B2'},
+    'dark_css_variables': {'color-brand-primary':'#56B4E9', 'color-brand-content':'#56B4E9'}}
 copybutton_selector = 'div.highlight pre:not(.cell_output pre)'
 mathjax_path = 'mathjax/es5/tex-chtml-full.js'
