@@ -352,7 +352,7 @@ def links(md, name, plain=False):
     def text(s):
         s = re.sub(r'\[\[(`[^`]+`)\]\([^)\s]+\)\]\(', r'[\1](', s)   # a symbol that nbdev linked inside of a link
         return _re_link.sub(rel, _re_own.sub(lambda m: _own(m, plain), s))
-    parts = re.split(r'(^```.*?^```|^~~~.*?^~~~~)', md, flags=re.M|re.S)
+    parts = re.split(r'(^```.*?^```|^~~~.*?^~~~)', md, flags=re.M|re.S)
     return ''.join(s if i%2 else text(s) for i,s in enumerate(parts))
 
 def html2md(html):

@@ -31,7 +31,7 @@ html_theme = 'furo'
 html_baseurl = cfg.doc_url
 html_static_path = ['_static', str(root/'build/static')]
 html_css_files = ['custom.css']
-html_js_files = ['file.js']
+html_js_files = ['site.js']
 html_logo = html_favicon = '_static/logo.svg'
 html_show_sourcelink = html_copy_source = False
 html_show_sphinx = False

@@ -1,0 +1,33 @@
+// A browser fetches no text from file://, so the local site's search lists titles only
+if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
+document.addEventListener('DOMContentLoaded', () => {
+  const all = q => document.querySelectorAll(q)
+
+  // a figure fills the window when it is clicked, until the next click or Escape
+  const large = document.body.appendChild(document.createElement('dialog'))
+  large.className = 'figure'
+  large.onclick = () => large.close()
+  for (const img of all('article .cell_output img')) {
+    const button = Object.assign(document.createElement('button'), { type: 'button', className: 'enlarge' })
+    button.title = 'Enlarge'
+    img.replaceWith(button)
+    button.append(img)
+    button.onclick = () => { large.replaceChildren(img.cloneNode()); large.showModal() }
+  }
+
+  // on a phone each row of these tables is a card, whose cells say which column they are
+  for (const table of all('.tag_cards table')) {
+    const heads = [...table.querySelectorAll('thead th')].map(e => e.textContent.trim())
+    for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => { cell.dataset.label = heads[i] ?? '' })
+  }
+
+  // what scrolls sideways can be scrolled with the keyboard
+  const reach = () => {
+    for (const e of all('article :is(pre, .table-wrapper, .text_html)'))
+      if (e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight) e.tabIndex = 0
+      else e.removeAttribute('tabindex')
+  }
+  reach()
+  addEventListener('resize', reach)
+})
