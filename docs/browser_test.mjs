@@ -1,4 +1,5 @@
-// Opens every page of the built site in a browser and says what is wrong with it: `make docs-test`, which runs `docs/build.py --test`.
+// Opens every page of the built site in a browser and says what is wrong with it: `make docs-test`, which runs
+// `python docs/build.py --test`.
 //
 //     node docs/browser_test.mjs '{"site": "_docs", "root": ".", "url", "repo", "playwright", "axe", "browser": ...}'
 //
@@ -12,7 +13,8 @@ import { pathToFileURL } from 'node:url'
 
 const opts = JSON.parse(process.argv[2]), site = resolve(opts.site), start = Date.now()
 const { chromium } = (await import(pathToFileURL(opts.playwright))).default
-const files = readdirSync(site, { recursive: true }).filter(f => statSync(join(site, f)).isFile()).map(f => f.replaceAll('\\', '/')).sort()
+const files = readdirSync(site, { recursive: true }).filter(f => statSync(join(site, f)).isFile())
+  .map(f => f.replaceAll('\\', '/')).sort()
 const pages = files.filter(f => f.endsWith('.html'))
 const desktop = { width: 1400, height: 1000 }, phone = { width: 390, height: 844 }
 
@@ -95,7 +97,8 @@ function overflow() { // the page does not scroll sideways, and on a desktop no 
   const say = (e, what) => bad.push(`${e.outerHTML.match(/^<[^>]*>/)[0].slice(0, 80)} ${what}`)
   for (const e of [document.documentElement, main])
     if (e.scrollWidth > e.clientWidth) bad.push(`${e.tagName} scrolls, ${e.scrollWidth} px wide`)
-  const scrolls = e => e && e !== main && (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement))
+  const scrolls = e => e && e !== main &&
+    (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement))
   for (const e of main.querySelectorAll('article *')) {
     const r = e.getBoundingClientRect()
     if (r.width && r.height && (r.right > w + 1 || r.left < -1) && !e.closest('mjx-assistive-mml') && !scrolls(e))
@@ -167,7 +170,11 @@ async function enlarge(page, bad) { // a figure fills the window when it is clic
 }
 
 let clipboard = Promise.resolve() // there is one for all pages
-function copies(...args) { const done = clipboard.then(() => copy(...args)); clipboard = done.catch(() => {}); return done }
+function copies(...args) {
+  const done = clipboard.then(() => copy(...args))
+  clipboard = done.catch(() => {})
+  return done
+}
 async function copy(page, bad, base, patience) { // the first and the last button
   const paste = async () => { // no page may read the clipboard from file://
     await page.evaluate(() => {
@@ -216,8 +223,9 @@ async function checkPage(page, path, base, bad, patience = 30_000) {
 }
 
 // what readers type, and a page that has to be among the results; the first one has to be the first
-const SEARCHES = { fit_superconv: 'fit.html#Learner.fit_superconv', superconvergence: 'tutorials/understanding.html',
-  'learning rate finder': 'tutorials/find_the_lr.html', 'transfer learning': 'tutorials/transfer', citation: 'citation.html' }
+const SEARCHES = { fit_superconv: 'fit.html#Learner.fit_superconv',
+  superconvergence: 'tutorials/understanding.html', 'learning rate finder': 'tutorials/find_the_lr.html',
+  'transfer learning': 'tutorials/transfer', citation: 'citation.html' }
 
 async function search(page, base, bad) {
   const results = async q => {
@@ -285,7 +293,9 @@ function smallest(text) {
 }
 const withMath = smallest('class="math'), withCode = smallest('cell_input'), withFigure = smallest('alt="Figure')
 const hijack = `<script>document.addEventListener("copy", e => {
-  e.clipboardData.setData("text/plain", "other text"); e.preventDefault(); e.stopImmediatePropagation() }, true)</script>`
+  e.clipboardData.setData("text/plain", "other text")
+  e.preventDefault()
+  e.stopImmediatePropagation() }, true)</script>`
 const together = [ // kind, what is said, what is added to a page
   ['console', /an error/, '<script>console.error("an error")</script>'],
   ['console', /thrown/, '<script>throw Error("thrown")</script>'],

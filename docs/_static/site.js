@@ -19,7 +19,8 @@ document.addEventListener('DOMContentLoaded', () => {
   // on a phone each row of these tables is a card, whose cells say which column they are
   for (const table of all('.tag_cards table')) {
     const heads = [...table.querySelectorAll('thead th')].map(e => e.textContent.trim())
-    for (const row of table.tBodies[0].rows) [...row.cells].forEach((cell, i) => { cell.dataset.label = heads[i] ?? '' })
+    for (const row of table.tBodies[0].rows)
+      [...row.cells].forEach((cell, i) => { cell.dataset.label = heads[i] ?? '' })
   }
 
   // what scrolls sideways can be scrolled with the keyboard
