@@ -132,7 +132,7 @@ def _settings(learn, cb, n_epoch, cbs=None, wd=None, reset_opt=False):
     n,amp = len(opt.param_lists),first(learn.cbs+L(cbs), risinstance(MixedPrecision))
     moms,wd = ifnone(cb._moms, learn.moms),ifnone(wd, learn.wd)
     if wd is None: wd = [h.get('wd') for h in next_optimizer(learn, True)[0].hypers] # of a new optimizer, which no scheduler has touched
-    else: wd = group_values('wd', wd, n, 'a finite number >= 0', lambda v: v>=0)
+    else: wd = group_values('wd', wd, n)
     return _plain(dict(n_epoch=n_epoch, lr_max=group_lrs(cb._lr_max, n), **cb._div, **cb._legs, moms=moms if isinstance(moms, str) else [*moms],
         wd=wd, batches=steps.n_iter, batch_size=batch_sizes(learn.dls.train)[1], n_acc=steps.n_acc, n_steps=len(steps), groups=[len(pg) for pg in opt.param_lists],
         optimizer=type(opt.opt).__name__ if isinstance(opt, OptimWrapper) else [getattr(getattr(o, 'func', o), '__name__', '') for o in opt.cbs], precision=amp.amp_mode.value if amp else None))

@@ -31,7 +31,7 @@ from .state import save_rngs
 def _fit_scaled(learn, n_epoch, lr, scale):
     "Fit with the LR of each parameter group times `scale(share of the run that is done)`"
     n_epoch,_ = check_epochs(n_epoch)
-    if lr is not None: group_values('lr', lr, len(next_optimizer(learn)[0].hypers), 'a finite number > 0', lambda v: v>0)
+    if lr is not None: group_values('lr', lr, len(next_optimizer(learn)[0].hypers), positive)
     if learn.opt is None: learn.create_opt()
     learn.opt.set_hyper('lr', learn.lr if lr is None else lr)
     lrs = np.array([h['lr'] for h in learn.opt.hypers])

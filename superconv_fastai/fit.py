@@ -38,7 +38,7 @@ def fit_superconv(self:Learner,
     flag('reset_opt', reset_opt)
     check_cbs(cbs)
     opt,lr = next_optimizer(self, reset_opt)
-    if wd is not None: group_values('wd', wd, len(opt.hypers), 'a finite number >= 0', lambda v: v>=0)
+    if wd is not None: group_values('wd', wd, len(opt.hypers))
     cb = OneCycleScheduler(lr if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
     cb.plan(self, n_epoch, cbs, reset_opt)
     if lr_max is None and isinstance(lr, float) and lr==defaults.lr and not is_adaptive(opt):

@@ -205,7 +205,7 @@ def check_wd(learn, wd):
     "`wd` for each group, or the number for all; refuses what this learner cannot be set to"
     opt,_ = next_optimizer(learn)
     if 'wd' not in opt.hypers[0]: refuse('wd', wd, 'None: this optimizer has no weight decay')
-    vs = group_values('wd', wd, len(opt.hypers), 'a finite number >= 0', lambda v: v>=0)
+    vs = group_values('wd', wd, len(opt.hypers))
     if values(wd) is None and not isinstance(wd, slice): vs = [v*r for v,r in zip(vs, decay_ratios(learn, opt))]
     return vs if len(set(vs))>1 else vs[0]
 
