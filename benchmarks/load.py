@@ -9,7 +9,7 @@ from fastai.basics import *
 from fastai.callback.all import *
 from fastai.test_utils import synth_learner
 from superconv_fastai.all import *
-from superconv_fastai.checkpoint import _read
+from superconv_fastai.checkpoint import read_checkpoint
 from superconv_fastai.snapshots import DeviceLog
 from superconv_fastai.runs import RunLog
 from superconv_fastai.compare import _add, _run_ok

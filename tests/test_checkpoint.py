@@ -8,7 +8,7 @@ from fastai.callback.fp16 import MixedPrecision
 from conftest import Reg, groups, make_learner
 from test_state import bits, busy_learner
 from superconv_fastai.all import *
-from superconv_fastai.checkpoint import _read
+from superconv_fastai.checkpoint import read_checkpoint
 from superconv_fastai.core import replacing
 
 for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
@@ -141,7 +141,7 @@ def test_wherever_it_was_cut(kind, cut, tmp_path):
     learn,file = learner(kind, tmp_path),tmp_path/'ck'
     with pytest.raises(KeyboardInterrupt): fit(learn, kind, cbs=Cut(**cut), resume=file)
     done = cut['epoch']+(cut.get('order', 0)>1000) if 'epoch' in cut else cut['step']//len(learn.dls.train)
-    assert (_read(file)['epoch'] if file.exists() else 0)==done # at most the epoch in progress is lost
+    assert (read_checkpoint(file)['epoch'] if file.exists() else 0)==done # at most the epoch in progress is lost
     learn = learner(kind, tmp_path, 1 if file.exists() else 0)
     fit(learn, kind, resume=file)
     same(seen(alone), seen(learn))
@@ -175,7 +175,7 @@ def test_early_stopping_stops_again(tmp_path, quiet_print):
     set_seed(42)
     fit(learn, 'sgd', 9, stop(), resume=tmp_path/'ck')
     same(seen(alone), seen(learn))
-    assert len(learn.recorder.values)==3 and _read(tmp_path/'ck')['epoch']==2
+    assert len(learn.recorder.values)==3 and read_checkpoint(tmp_path/'ck')['epoch']==2
     again = learner('sgd', tmp_path, 1)
     fit(again, 'sgd', 9, stop(), resume=tmp_path/'ck')
     same(seen(alone), seen(again))
@@ -207,7 +207,7 @@ def test_needs_a_cycle_and_keeps_out_of_finders(tmp_path):
         def after_epoch(self):
             if not self.learn.lock.locked(): epoch = self.epoch; self.learn.validate(); self.learn.epoch = epoch
     learn.fit_superconv(2, .1, cbs=Between())
-    assert _read(tmp_path/'ck')['epoch']==2
+    assert read_checkpoint(tmp_path/'ck')['epoch']==2
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setenv('RANK', '1')
@@ -303,7 +303,7 @@ def test_hostile_files_are_refused(written):
     "Others' files, code, and a checkpoint's content with something wrong anywhere: never a half-restored learner"
     good,mark = torch.load(written, weights_only=True),written.parent.parent/'bomb'
     def but(**kwargs): return {**good, **kwargs}
-    bad = [Bomb(mark), {}, [], 3, None, {'model':{}, 'opt':{}}, dict(good['modules']['model']), but(format=2), but(fit=None), but(fit=3), but(extra=Bomb(mark)), but(fit={}), but(fit={**good['fit'], 'lr_max':'<b>'}), but(epoch=0),
+    bad = [Bomb(mark), {}, [], 3, None, {'model':{}, 'opt':{}}, dict(good['modules']['model']), but(format=2), but(fit=None), but(fit=3), but(extra=Bomb(mark)), but(fit={}), but(fit={**good['fit'], 'lr_max':'<b>'}), but(epoch=-1),
         but(epoch=4), but(epoch=2**70), but(epoch='1'), but(modules={}), but(modules={'model':3}), but(modules={**good['modules'], 'loss_func':{'w':torch.ones(1)}}), but(opt={}), but(opt={**good['opt'], 'state':[]}),
         but(opt={**good['opt'], 'state':[3]*6}), but(opt={**good['opt'], 'hypers':3}), but(grads={('model','head.bias'):'x'}), but(history={'values':3}), but(history={**good['history'], 'lrs':3}),
         but(history={**good['history'], 'smooth':(1,)}), but(order=[]), but(order=[3,4]), but(order=good['order']*2), but(rngs={'python':3}), but(rngs={'torch':torch.zeros(3, dtype=torch.uint8)}), but(rngs={'numpy':[]}),
@@ -318,7 +318,7 @@ def test_hostile_files_are_refused(written):
 def test_the_file_is_replaced_at_once(written, monkeypatch):
     "At the moment of the rename the old checkpoint is whole and the new one too"
     seen_,replace = [],os.replace
-    def look(a, b): seen_.append((_read(b)['epoch'] if Path(b).exists() else 0, _read(a)['epoch'])); replace(a, b)
+    def look(a, b): seen_.append((read_checkpoint(b)['epoch'] if Path(b).exists() else 0, read_checkpoint(a)['epoch'])); replace(a, b)
     monkeypatch.setattr(os, 'replace', look)
     make_learner(splitter=groups, wd=.01).fit_superconv(3, .1, resume=written)
     make_learner().fit_superconv(3, .1, resume=written.parent/'new')

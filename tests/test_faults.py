@@ -13,7 +13,7 @@ from test_compare import make_learner as small, plain, timeless
 from test_regularization import ridge
 from test_state import busy_learner, fingerprint
 from superconv_fastai.all import *
-from superconv_fastai.checkpoint import _read
+from superconv_fastai.checkpoint import read_checkpoint
 from superconv_fastai.runs import RunLog, read_log
 
 for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
@@ -77,7 +77,7 @@ def test_killed_fits_go_on(kind, tmp_path):
         for seed,k in enumerate((a, b)):
             killed += in_fork(lambda: go(kind, path, seed), k) is None
             trained = (path.parent/'finished').read_text().split() if (path.parent/'finished').exists() else []
-            done = _read(path)['epoch'] if path.exists() else 0 # readable, whenever it was killed
+            done = read_checkpoint(path)['epoch'] if path.exists() else 0 # readable, whenever it was killed
             assert len(set(trained))-1 <= done <= len(set(trained))
         learn = go(kind, path, 2)
         now = (path.parent/'finished').read_text().split()[len(trained):]
@@ -198,7 +198,7 @@ def test_a_fit_that_fails_goes_on(place, error, tmp_path):
     assert (learn.opt.hypers[0]['lr'],learn.opt.hypers[0]['mom'])==(.001,.9) and learn.logger is logger and learn.loss_func is loss and list(learn.cbs)==cbs
     assert not torch.is_autocast_enabled('cpu') and not torch.is_autocast_enabled('cuda') and torch.autocast_increment_nesting()==1
     torch.autocast_decrement_nesting()
-    assert _read(tmp_path/'ck')['epoch'] in (2,3) and os.listdir(tmp_path)==['ck']
+    assert read_checkpoint(tmp_path/'ck')['epoch'] in (2,3) and os.listdir(tmp_path)==['ck']
     fault.error = None
     learn.fit_superconv(4, .02, resume=tmp_path/'ck')
     if place!='model': assert bits(learn.model.state_dict())==bits(alone.model.state_dict()) and bits(learn.recorder.values)==bits(alone.recorder.values)
@@ -301,7 +301,7 @@ def test_a_fit_on_a_full_disk_trains_on(tmp_path):
         def after_fit(self): self.cm.__exit__(None, None, None)
     learn = learner('sgd', tmp_path)
     with pytest.warns(UserWarning, match='the last one is that of epoch 1'): learn.fit_superconv(5, .02, resume=path, cbs=Full())
-    assert _read(path)['epoch']==2 and os.listdir(tmp_path)==['ck']
+    assert read_checkpoint(path)['epoch']==2 and os.listdir(tmp_path)==['ck']
     learn = learner('sgd', tmp_path, 1)
     fit(learn, 'sgd', resume=path)
     same(seen(alone), seen(learn))
