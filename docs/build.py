@@ -447,10 +447,11 @@ def open_links(name):
 
 def meta(name, title, about):
     "What search engines, previews of links and the site's own search read about a page"
-    words = [v for k,v in KEYWORDS.items() if fnmatch(name, k)]
+    phrases = ', '.join(v for k,v in KEYWORDS.items() if fnmatch(name, k))
+    words = dict.fromkeys(phrases.split(', ') + re.findall(r'[\w-]+', phrases)) # Sphinx takes each as one word
     about, full = re.sub(r'[`*]', '', about), title.replace('`', '')
     if name != 'index': full += f': {cfg.lib_name}'
-    fields = {'description': about, 'keywords': ', '.join(words), 'property=og:title': full,
+    fields = {'description': about, 'keywords': ', '.join(filter(None, words)), 'property=og:title': full,
               'property=og:description': about, 'property=og:type': 'website',
               'property=og:url': site if name == 'index' else f'{site}{name}.html',
               'property=og:site_name': cfg.lib_name, 'property=og:image': f'{site}_static/readme/figure-1.png'}

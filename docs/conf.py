@@ -39,7 +39,7 @@ templates_path = []
 html_theme_options = {
     'top_of_page_buttons': [],
     'footer_icons': [dict(name='Repository', url=cfg.git_url, html='Repository', **{'class': ''}),
-                     dict(name='Licence', url=licence, html='Apache-2.0 licence', **{'class': ''})],
+                     dict(name='Apache-2.0 licence', url=licence, html='Apache-2.0 licence', **{'class': ''})],
     'light_css_variables': {'color-brand-primary':'#0072B2', 'color-brand-content':'#0072B2'},
     'dark_css_variables': {'color-brand-primary':'#56B4E9', 'color-brand-content':'#56B4E9'}}
 copybutton_selector = 'div.highlight pre:not(.cell_output pre)'

@@ -23,6 +23,12 @@ document.addEventListener('DOMContentLoaded', () => {
       [...row.cells].forEach((cell, i) => { cell.dataset.label = heads[i] ?? '' })
   }
 
+  // what the theme and pandas leave out, for screen readers
+  for (const e of all('.caption[role=heading]')) e.ariaLevel = 2
+  document.querySelector('.sidebar-drawer')?.setAttribute('aria-label', 'Pages')
+  document.querySelector('.toc-drawer')?.setAttribute('aria-label', 'On this page')
+  for (const e of all('article thead th')) if (!e.textContent.trim()) e.replaceWith(document.createElement('td'))
+
   // what scrolls sideways can be scrolled with the keyboard
   const reach = () => {
     for (const e of all('article :is(pre, .table-wrapper, .text_html)'))
