@@ -205,3 +205,16 @@ def test_a_hidden_figure_stops_the_build(tmp_path, monkeypatch):
     cell['outputs'] = [dict(output_type='display_data', metadata={}, data={'image/png':'AAAA'})]
     write_nb(new_nb([mk_cell('# Title', 'markdown'), cell]), tmp_path/'x.ipynb')
     with pytest.raises(SystemExit, match='x.ipynb: a figure in a hidden cell is not shown'): build.processed('x')
+
+def test_the_map_of_the_modules_is_of_this_code(monkeypatch):
+    "The stored table of the page Contributing, against the imports: its cells run once more"
+    import json
+    page = Path(build.nbs)/'tutorials/contributing.ipynb'
+    cells = {c['id']:c for c in json.loads(page.read_text(encoding='utf-8'))['cells']}
+    stored = ''.join(cells['f7a1c2d4']['outputs'][0]['data']['text/markdown'])
+    monkeypatch.chdir(page.parent)
+    monkeypatch.syspath_prepend(page.parents[2]/'tests')
+    space = {}
+    for i in ('985c043d', 'c3e7a915', 'aeb74292', 'f7a1c2d4'): exec(''.join(cells[i]['source']), space)
+    again = eval(''.join(cells['f7a1c2d4']['source']).split('\n\n')[-1], space).data
+    assert stored == again, 'run: jupyter execute --inplace nbs/tutorials/contributing.ipynb && nbdev-clean'
