@@ -29,6 +29,10 @@ document.addEventListener('DOMContentLoaded', () => {
   document.querySelector('.toc-drawer')?.setAttribute('aria-label', 'On this page')
   for (const e of all('article thead th')) if (!e.textContent.trim()) e.replaceWith(document.createElement('td'))
 
+  // names break after an underscore, so that their columns can be narrow
+  for (const e of all('table.dataframe :is(th, td)'))
+    if (!e.children.length && e.textContent.includes('_')) e.innerHTML = e.innerHTML.replaceAll('_', '_<wbr>')
+
   // what scrolls sideways can be scrolled with the keyboard
   const reach = () => {
     for (const e of all('article :is(pre, .table-wrapper, .text_html)'))
