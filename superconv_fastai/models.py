@@ -264,7 +264,9 @@ def imagenet_model(
         else:
             from timm import create_model
             model = create_model(name, pretrained=False, num_classes=n_out)
-    except ImportError as e: raise ImportError(f'{name} needs {e.name or "torchvision or timm"}: pip install superconv_fastai[vision]') from e
+    except ImportError as e:
+        lib = 'torchvision' if name=='resnet50' else 'timm'
+        raise ImportError(f'{name} needs {lib}: pip install {lib}') from e
     for m in model.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm): m.momentum = bn_mom
     return model

@@ -89,7 +89,7 @@ def test_every_address_of_the_project_is_the_one_in_pyproject():
 
 def test_nothing_says_to_install_from_an_index():
     "The package is on none: `pip install .` in a clone, or `pip install git+<address>`"
-    command = re.compile(r"pip3? install (?:-{1,2}[\w-]+ )*['\"]?superconv.fastai(?!\[)")
+    command = re.compile(r"pip3? install (?:-{1,2}[\w-]+ )*['\"]?superconv.fastai")
     assert [(p, m[0]) for p,text in written() for m in command.finditer(text)] == []
 
 def test_colab_cells_install_from_the_repository():
@@ -183,7 +183,8 @@ def test_every_notebook_has_stored_outputs_and_a_page():
     for nb in (root/'nbs').glob('*.ipynb'):
         cells = json.loads(nb.read_text())['cells']
         assert cells[0]['source'][0].startswith('# '), nb.name
-        assert nb.stem == 'state' or any(c.get('outputs') for c in cells), f'{nb.name} has no stored output'
+        quiet = nb.stem in ('core','state','events') # only asserts
+        assert quiet or any(c.get('outputs') for c in cells), f'{nb.name} has no stored output'
 
 def test_results_say_what_measured_them():
     for f in (root/'benchmarks'/'results').glob('*.json'):
