@@ -321,7 +321,7 @@ def plot(self:Balance,
 # %% ../nbs/balance.ipynb #983ee45a
 def _run_rates(learn, lr_max, n_epoch):
     "LR, momentum and `decay_rate` at each step of the run that `fit_superconv` would make, for a weight decay of 1 in the group that decays most. `(n_steps, n_groups)`"
-    opt,n = next_optimizer(learn)[0],len(OneCycleScheduler(lr_max).plan(learn, n_epoch)[0])
+    opt,n = next_optimizer(learn)[0],len(OneCycleScheduler(lr_max).plan(learn, n_epoch).steps)
     lr,mom = cycle_values(learn, opt, lr_max, n)
     ratios,mom = np.array(decay_ratios(learn, opt)),np.broadcast_to(mom, lr.shape)
     return lr*ratios, mom, cycle_decay_rates(opt, lr, mom, decay_kind(opt)=='L2')*ratios

@@ -126,16 +126,18 @@ def _restore(learn, ck):
         if k in ck['rngs']: put(ck['rngs'][k])
 
 # %% ../nbs/checkpoint.ipynb #b4e11128
-def _settings(learn, cb, n_epoch, cbs=None, wd=None, reset_opt=False):
+def _fit_settings(learn, cb, n_epoch, cycle, cbs=None, wd=None):
     "What a fit has in common with each of its checkpoints"
-    opt,(steps,*_) = next_optimizer(learn, reset_opt)[0],cb.plan(learn, n_epoch, cbs, reset_opt)
-    n,amp = len(opt.param_lists),first(learn.cbs+L(cbs), risinstance(MixedPrecision))
-    moms,wd = ifnone(cb._moms, learn.moms),ifnone(wd, learn.wd)
-    if wd is None: wd = [h.get('wd') for h in next_optimizer(learn, True)[0].hypers] # of a new optimizer, which no scheduler has touched
-    else: wd = group_values('wd', wd, n)
-    return _plain(dict(n_epoch=n_epoch, lr_max=group_lrs(cb._lr_max, n), **cb._div, **cb._legs, moms=moms if isinstance(moms, str) else [*moms],
-        wd=wd, batches=steps.n_iter, batch_size=batch_sizes(learn.dls.train)[1], n_acc=steps.n_acc, n_steps=len(steps), groups=[len(pg) for pg in opt.param_lists],
-        optimizer=type(opt.opt).__name__ if isinstance(opt, OptimWrapper) else [getattr(getattr(o, 'func', o), '__name__', '') for o in opt.cbs], precision=amp.amp_mode.value if amp else None))
+    opt,steps,amp = cycle.opt,cycle.steps,first(learn.cbs+L(cbs), risinstance(MixedPrecision))
+    wd = ifnone(wd, learn.wd)
+    if wd is None: wd = [h.get('wd') for h in next_optimizer(learn, True)[0].hypers] # of a new one, which no scheduler has touched
+    else: wd = group_values('wd', wd, cycle.n_groups)
+    wrapped = isinstance(opt, OptimWrapper)
+    return _plain(dict(
+        n_epoch=n_epoch, **cb.settings(cycle.n_groups, learn.moms), wd=wd, batches=steps.n_iter, batch_size=batch_sizes(learn.dls.train)[1],
+        n_acc=steps.n_acc, n_steps=len(steps), groups=[len(pg) for pg in opt.param_lists],
+        optimizer=type(opt.opt).__name__ if wrapped else [getattr(unpartial(o), '__name__', '') for o in opt.cbs],
+        precision=amp.amp_mode.value if amp else None))
 
 class SuperconvCheckpoint(Callback):
     "After each epoch, write to `path` all that `fit_superconv(..., resume=path)` needs to go on. That call adds it by itself"
@@ -155,8 +157,10 @@ class SuperconvCheckpoint(Callback):
     def _found(self):
         "The settings of the cycle that runs, when no `fit_superconv` has given them"
         cb = first(self.learn.cbs, risinstance(OneCycleScheduler))
-        if cb is None: raise ValueError('SuperconvCheckpoint keeps what fit_superconv needs to go on: use it with that, or with a OneCycleScheduler')
-        return _settings(self.learn, cb, self.learn.n_epoch, wd=[h['wd'] for h in self.learn.opt.hypers if 'wd' in h] or None)
+        if cb is None: raise ValueError('SuperconvCheckpoint keeps what fit_superconv needs to go on: use it with that, or with a '
+                                        'OneCycleScheduler')
+        learn,wd = self.learn,[h['wd'] for h in self.learn.opt.hypers if 'wd' in h] or None
+        return _fit_settings(learn, cb, learn.n_epoch, cb.cycle or cb.plan(learn, learn.n_epoch), wd=wd)
 
     def before_train(self): self._trained = True
 
@@ -257,10 +261,10 @@ class _Resume(SkipToEpoch):
         _restore(self.learn, ck)
         for i,row in enumerate(ck['history'].get('values', ())): self.learn.logger(L(i, *row, *['']*self.learn.recorder.add_time))
 
-def resuming(learn, path, cb, n_epoch, cbs, wd, reset_opt):
+def resuming(learn, path, cb, n_epoch, cycle, cbs=None, wd=None, reset_opt=False):
     "The callbacks with which a fit writes to `path`, and goes on from it if it exists"
     path = _writable('resume', path)
-    save,fit = SuperconvCheckpoint(path),_settings(learn, cb, n_epoch, cbs, wd, reset_opt)
+    save,fit = SuperconvCheckpoint(path),_fit_settings(learn, cb, n_epoch, cycle, cbs, wd)
     save._given = fit
     if not path.exists(): return [save]
     ck = read_checkpoint(path)

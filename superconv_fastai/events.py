@@ -10,25 +10,28 @@ __all__ = ['EventCallback']
 # %% ../nbs/events.ipynb #0b688747
 from fastai.basics import *
 
+# the events that `run_train` and `run_valid` are about
 _batch_events = {'before_batch','after_pred','after_loss','before_backward','after_cancel_backward','after_backward','before_step',
-                 'after_step','after_cancel_batch','after_batch'} # those that `run_train` and `run_valid` are about
+                 'after_step','after_cancel_batch','after_batch'}
 _cancels = (CancelBatchException, CancelBackwardException, CancelEpochException, CancelFitException, CancelStepException,
             CancelTrainException, CancelValidException)
 
 # %% ../nbs/events.ipynb #220fc3a3
 class EventCallback(Callback):
     "A `Callback` whose events are its methods; it costs nothing at the others, and its attributes are its own"
-    def __init_subclass__(cls): cls._heard = frozenset(e for e in cls._methods if hasattr(cls, e))
+    _heard = None # the events that the class has methods for, found at its first event
+    def __init_subclass__(cls): cls._heard = None
     __setattr__ = object.__setattr__ # fastai looks in learner and model for a name each time it is set
 
     def __call__(self, event_name):
         "As `Callback.__call__`: not while `run` is False, batches only where `run_train` or `run_valid` says so"
+        if self._heard is None: type(self)._heard = frozenset(e for e in self._methods if hasattr(type(self), e))
         if event_name in self._heard and self.run and (event_name not in _batch_events or self._wants_batch()):
             try: getattr(self, event_name)()
             except _cancels: raise
             except Exception as e:
-                said = f'Exception occured in `{type(self).__name__}` when calling event `{event_name}`:\n\t{e}'
-                raise modify_exception(e, said, replace=True)
+                raise modify_exception(e, f'Exception occured in `{type(self).__name__}` when calling event `{event_name}`:\n\t{e}',
+                                       replace=True)
         if event_name=='after_fit': self.run = True
 
     def _wants_batch(self): return self.run_train if self.learn.training else self.run_valid

@@ -16,46 +16,65 @@ from .optim import *
 from .show import *
 from .state import save_autocast
 
+# %% ../nbs/fit.ipynb #f1d97fcd
+_default_lr = ("lr_max is None, so the largest LR is learn.lr={lr:g}, fastai's default. learn.superconverge(n_epoch) finds a better one, "
+               "and learn.lr_range_test() says how large it may be")
+
+def _fit_and_put_back(learn, cb, *args, **kwargs):
+    "`learn.fit`; whatever happens, lr and momentum are afterwards what they were, and what only a good end puts back is put back"
+    before,attrs,leave_autocast = read_hypers(learn.opt),{k:getattr(learn, k) for k in ('logger','loss_func')},save_autocast()
+    try: learn.fit(*args, **kwargs)
+    except BaseException:
+        leave_autocast()
+        vars(learn).update(attrs) # ProgressCallback and MixUp put them back only when all goes well
+        raise
+    finally:
+        cb.record(learn)
+        write_hypers(learn.opt, [*before, *cb.before[len(before):]])
+
 # %% ../nbs/fit.ipynb #23dcd07d
 @patch
 def fit_superconv(self:Learner,
     n_epoch:int, # Epochs in the whole run
     lr_max=None, # Largest LR: a number, one for each parameter group or a `slice`; `learn.lr` when None
     div:float=10., # `lr_max/div` is the initial LR
-    div_final:float=1000., # The *initial* LR divided by this is the final LR. (In `fit_one_cycle` the argument of this name divides `lr_max`.)
+    div_final:float=1000., # The *initial* LR divided by this is the final LR. (In `fit_one_cycle` it divides `lr_max`.)
     tail_pct:float=0.1, # Share of the optimizer steps that come after the cycle
     stepsize:int=None, # Optimizer steps in one leg; overrides `tail_pct`
-    moms=None, # Momentum at the first step, at the peak and after the cycle, or 'critical' for `CriticalMomentum`; `learn.moms` when None
+    moms=None, # Momentum at the first step, at the peak and after the cycle, or 'critical'; `learn.moms` when None
     wd=None, # Weight decay; `learn.wd` when None
     policy:str='paper', # 'paper', 'authors' or 'cosine'
     cbs=None, # Callbacks for this fit
     reset_opt:bool=False, # Make a new optimizer?
     start_epoch:int=0, # Resume here: the cycle is the one of all `n_epoch` epochs
-    resume=None # File to write a checkpoint to after each epoch, and to go on from when it exists: see `SuperconvCheckpoint`
+    resume=None, # File to write a checkpoint to after each epoch, and to go on from when it exists: see `SuperconvCheckpoint`
+    pct_start:float=None # Share of all optimizer steps before the peak, as in `fit_one_cycle`; the two legs are alike when None
 ):
     "Train with super-convergence's 1cycle policy (arXiv 1708.07120). lr and momentum are put back, whatever happens"
     n_epoch,start_epoch = check_epochs(n_epoch, start_epoch)
     flag('reset_opt', reset_opt)
     check_cbs(cbs)
     opt,lr = next_optimizer(self, reset_opt)
-    if wd is not None: group_values('wd', wd, len(opt.hypers))
-    cb = OneCycleScheduler(lr if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
-    cb.plan(self, n_epoch, cbs, reset_opt)
-    if lr_max is None and isinstance(lr, float) and lr==defaults.lr and not is_adaptive(opt):
-        warn(f'lr_max is None, so the largest LR is learn.lr={lr:g}, the default of fastai. A range test finds a larger one (learn.lr_range_test()), or says what to run instead')
+    if wd is not None: group_values('wd', wd, n_groups(opt))
+    cb = OneCycleScheduler(lr if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy, pct_start)
+    cycle = cb.plan(self, n_epoch, cbs, reset_opt)
+    if lr_max is None and isinstance(lr, float) and lr==defaults.lr: warn(_default_lr.format(lr=lr))
     if resume is not None:
         if start_epoch: refuse('start_epoch', start_epoch, '0 with `resume`, where the file knows the epoch')
-        cbs = L(cbs) + resuming(self, resume, cb, n_epoch, cbs, wd, reset_opt)
+        cbs = L(cbs) + resuming(self, resume, cb, n_epoch, cycle, cbs, wd, reset_opt)
     if reset_opt or self.opt is None: self.create_opt()
-    before,attrs,leave_autocast = read_hypers(self.opt),{k:getattr(self, k) for k in ('logger','loss_func')},save_autocast()
-    try: self.fit(n_epoch, cbs=cb+L(cbs), wd=wd, start_epoch=start_epoch)
-    except BaseException:
-        leave_autocast()
-        vars(self).update(attrs) # ProgressCallback and MixUp put them back only when all goes well
-        raise
-    finally:
-        cb.record(self)
-        write_hypers(self.opt, before)
+    _fit_and_put_back(self, cb, n_epoch, cbs=cb+L(cbs), wd=wd, start_epoch=start_epoch)
+
+# %% ../nbs/fit.ipynb #3eab1645
+def _draw_lrs(ax, lrs):
+    "The LR of each parameter group over the steps, its peak beside it"
+    tops = [y.max() for y in lrs]
+    ax.set_ylim(0, 1.12*max(tops))
+    for i,(y,at) in enumerate(zip(lrs, spread_out(tops, .09*max(tops)))):
+        ax.plot(y, color=colors[i%len(colors)])
+        text = f'{y.max():.3g}' + (f', group {i}' if len(lrs)>1 else '')
+        ax.annotate(text, (y.argmax(), at), xytext=(8,0), textcoords='offset points', va='center', color=grey)
+    ax.set_ylabel('learning rate')
 
 # %% ../nbs/fit.ipynb #7c9d8326
 @patch
@@ -68,22 +87,21 @@ def plot_superconv(self:Learner,
     stepsize:int=None, # Optimizer steps in one leg; overrides `tail_pct`
     moms=None, # Momentum at the first step, at the peak and after the cycle, or 'critical'; `learn.moms` when None
     policy:str='paper', # 'paper', 'authors' or 'cosine'
-    cbs=None # Callbacks for the fit: `GradientAccumulation` changes the number of steps
+    cbs=None, # Callbacks for the fit: `GradientAccumulation` changes the number of steps
+    pct_start:float=None # Share of all optimizer steps before the peak
 ):
     "Draw the LR and momentum that `fit_superconv` would use. Trains nothing, changes nothing. Returns the two axes"
     n_epoch,_ = check_epochs(n_epoch)
     check_cbs(cbs)
-    cb = OneCycleScheduler(next_optimizer(self)[1] if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy)
-    steps,lr,mom,on = cb.plan(self, n_epoch, cbs)
-    fig,axs = new_axes(1, 2, figsize=(9,3))
-    for i,y in enumerate(lr.values().T):
-        axs[0].plot(y, color=colors[i%len(colors)])
-        axs[0].annotate(f'{y.max():.3g}' + (f', group {i}' if len(lr.at(0))>1 else ''), (y.argmax(), y.max()), xytext=(0,3), textcoords='offset points', ha='center', color=grey)
-    axs[0].set_ylabel('learning rate')
-    if any(on): axs[1].plot(mom.values(), color=colors[0])
+    lr_max = next_optimizer(self)[1] if lr_max is None else lr_max
+    cycle = OneCycleScheduler(lr_max, div, div_final, tail_pct, stepsize, moms, policy, pct_start).plan(self, n_epoch, cbs)
+    _,axs = new_axes(1, 2, figsize=(9,3))
+    _draw_lrs(axs[0], cycle.lr.values().T)
+    if any(cycle.on): axs[1].plot(cycle.mom.values(), color=colors[0])
     else: axs[1].text(.5, .5, 'this optimizer has no momentum to cycle', ha='center', color=grey, transform=axs[1].transAxes)
     axs[1].set_ylabel('momentum')
+    n = len(cycle.steps)
     for ax in axs:
-        ax.set(xlabel='optimizer step', xlim=(0, len(steps)))
-        with figure_style(): ax.secondary_xaxis('top', functions=(lambda s: s*n_epoch/len(steps), lambda e: e*len(steps)/n_epoch)).set_xlabel('epoch')
+        ax.set(xlabel='optimizer step', xlim=(0, n))
+        with figure_style(): ax.secondary_xaxis('top', functions=(lambda s: s*n_epoch/n, lambda e: e*n/n_epoch)).set_xlabel('epoch')
     return axs

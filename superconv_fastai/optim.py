@@ -45,8 +45,8 @@ def group_values(
     if isinstance(value, slice):
         if value.step is not None: refuse(name, value, 'a slice with a stop and an optional start')
         stop = rule(f'{name}.stop', value.stop)
-        if not value.start: return [stop/10]*(n_groups-1) + [stop]
-        start = rule(f'{name}.start', value.start)
+        start = value.start if value.start is None else at_least(f'{name}.start', value.start)
+        if not start: return [stop/10]*(n_groups-1) + [stop]
         return [float(v) for v in even_mults(start, stop, n_groups)] if n_groups>1 else [stop]
     vs = ifnone(values(value), [value])
     if len(vs) not in (1,n_groups): refuse(name, value, f'a number, or one for each of the {n_groups} parameter groups')
