@@ -3,9 +3,9 @@ import io, json, sys
 from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from fastai.distributed import *
+from fingerprints import bits
 from learners import *
 from superconv_fastai.all import *
-from test_integration import bits
 
 path,rank,res = Path(sys.argv[1]),rank_distrib(),{}
 sys.stdout = printed = io.StringIO()

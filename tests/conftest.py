@@ -1,35 +1,17 @@
+from inspect import isfunction
+
 import pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
+from dataset_files import write_cifar, write_mnist
+from small_learners import Reg, Spy, TinyLeNet, groups, make_learner
+from superconv_fastai.recipes import nets
 
 torch.set_num_threads(1)
 
-class Reg(nn.Module):
-    "Two parameter groups' worth of a net with BatchNorm"
-    def __init__(self):
-        super().__init__()
-        self.body,self.head = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()),nn.Linear(8, 1)
-    def forward(self, x): return self.head(self.body(x))
-
-def groups(model): return L(model.body, model.head).map(params)
-
-def make_learner(opt_func=partial(SGD, mom=.9), n=40, bs=4, n_valid=8, splitter=trainable_params, shuffle=False, seed=0, **kwargs):
-    "A small learner on 10 batches of random data"
-    set_seed(seed)
-    x = torch.randn(n+n_valid, 4)
-    ds = list(zip(x, x.sum(1, keepdim=True)))
-    dls = DataLoaders(DataLoader(ds[:n], bs=bs, shuffle=shuffle, num_workers=0), DataLoader(ds[n:], bs=bs, num_workers=0), device='cpu')
-    return Learner(dls, Reg(), loss_func=MSELossFlat(), opt_func=opt_func, splitter=splitter, **kwargs)
-
-class Spy(Callback):
-    "What the optimizer holds at each event of a training batch"
-    run_valid = False
-    def __init__(self, order=0): self.order,self.seen = order,{k:[] for k in ('before_batch','before_step','after_step','after_batch','after_epoch')}
-    def _see(self, event): self.seen[event].append([h['lr'] for h in self.opt.hypers])
-    def before_batch(self): self._see('before_batch')
-    def before_step(self):  self._see('before_step')
-    def after_step(self):   self._see('after_step')
-    def after_batch(self):  self._see('after_batch')
+def pytest_pycollect_makeitem(collector, name, obj):
+    "No test is made of a function that a module imports: fastai's star import brings fastcore's `test_eq` and others"
+    if isfunction(obj) and isinstance(collector, pytest.Module) and obj.__module__!=collector.obj.__name__: return []
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
@@ -40,3 +22,16 @@ def quiet(monkeypatch):
         self.logger = noop
         self.remove_cb(ProgressCallback)
     monkeypatch.setattr(Learner, '__init__', silent)
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory):
+    "MNIST, CIFAR-10 and CIFAR-100, a few images of each"
+    res = tmp_path_factory.mktemp('data')
+    write_mnist(res)
+    for n_classes in (10, 100): write_cifar(res, n_classes)
+    return res
+
+@pytest.fixture
+def tiny(monkeypatch):
+    "LeNet is a smaller network"
+    monkeypatch.setitem(nets, 'lenet', lambda n_in, n_out, **kwargs: TinyLeNet())

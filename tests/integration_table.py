@@ -10,7 +10,7 @@ sys.path[:0] = [str(tests), str(tests.parent)]
 warnings.filterwarnings('ignore')
 import torch
 torch.set_num_threads(1)
-import conftest, fastai
+import fastai
 from test_integration import *
 
 def main(*names):

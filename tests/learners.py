@@ -14,8 +14,6 @@ from fastai.text.all import *
 from fastai.vision.all import *
 from superconv_fastai.data import TensorDL, digits, tensor_dls
 
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
-
 root = Path(__file__).resolve().parents[1]
 sgd = partial(SGD, mom=.9)
 

@@ -7,13 +7,10 @@ import numpy as np, pandas as pd, pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
 from hypothesis import given, settings, strategies as st
-from conftest import groups, make_learner
-from test_compare import make_learner as small, plain
-from test_state import bits
+from fingerprints import bits
+from small_learners import class_learner as small, groups, make_learner, plain
 import superconv_fastai
 from superconv_fastai.all import *
-
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
 
 # ---- what is wrong for which kind of argument ----
 

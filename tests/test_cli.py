@@ -8,9 +8,7 @@ from fastai.callback.all import *
 from superconv_fastai.compare import Comparison, ready_fits
 from superconv_fastai.data import *
 from superconv_fastai.recipes import RecipeRun, recipes
-from test_recipes import folder, tiny, write_mnist
 import superconv_fastai.cli as module
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
 
 def refused(capsys, *args):
     "What a call that cannot be done prints: one line, status 2"

@@ -8,24 +8,13 @@ from fastai.callback.all import *
 from hypothesis import given, settings, strategies as st
 
 import reference as naive
+from fingerprints import timeless
+from small_learners import class_dls as dls, class_learner as make_learner, class_x as x, class_y as y, plain
 from superconv_fastai.all import *
 from superconv_fastai.compare import _center, _median_interval, _run_ok, _t_interval
 from superconv_fastai.show import spread_out
 from superconv_fastai.runs import RunLog, describe, run_jobs, seed_all
 
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
-
-x,y = torch.randn(100, 6, generator=torch.Generator().manual_seed(0)),torch.arange(100)%3
-x = x + 2*torch.nn.functional.one_hot(y, 6)
-
-def dls(n_train=60, bs=12, valid=slice(60,100)): return tensor_dls((x[:n_train],y[:n_train]), (x[valid],y[valid]), bs=bs, device='cpu')
-
-def make_learner(seed, dls=dls, **kwargs):
-    "5 steps an epoch, a net of 72 weights with BatchNorm"
-    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
-    return Learner(dls(), model, loss_func=CrossEntropyLossFlat(), **{**dict(opt_func=partial(SGD, mom=.9), metrics=accuracy), **kwargs})
-
-def plain(learn, n, lr=.1): learn.fit(n, lr)
 def diverges(learn, n): learn.fit(n, 1e38)
 arms = {'constant':partial(Learner.fit, lr=.1), 'multistep':partial(fit_multistep, lr=.2), 'cycle':partial(Learner.fit_superconv, lr_max=.3)}
 run = partial(compare_fits, progress=False)
@@ -35,7 +24,6 @@ def res():
     torch.manual_seed(77)
     return run(make_learner, arms, n_epoch=[1,3], seeds=3)
 
-def timeless(df): return df.drop(columns='seconds')
 def same(a, b): pd.testing.assert_frame_equal(timeless(a.runs), timeless(b.runs), check_exact=True)
 
 # ---- what a run records ----

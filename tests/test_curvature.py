@@ -19,7 +19,6 @@ from superconv_fastai.snapshots import StepSums
 sys.path.insert(0, str(Path(__file__).parent))
 from reference import Snapshots, paper_estimates, authors_script
 import copy, math, pickle, random, warnings # after the star imports, which bring functions of these names
-for k in [k for k in globals() if k.startswith('test')]: del globals()[k] # fastcore's, which pytest would collect
 
 torch.set_num_threads(1)
 

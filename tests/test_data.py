@@ -13,8 +13,6 @@ from superconv_fastai.state import undisturbed
 import reference
 from pathlib import Path # after the star imports
 
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
-
 rng = np.random.RandomState(0)
 def pictures(n, *shape): return rng.randint(0, 256, (n, *shape), np.uint8)
 def labels(n, k=10): return (np.arange(n)*7%k).astype(np.uint8)

@@ -7,18 +7,13 @@ import numpy as np, pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
 from fastai.callback.fp16 import MixedPrecision
-from conftest import make_learner
-from test_checkpoint import Cut, bits, fit, learner, same, seen
-from test_compare import make_learner as small, plain, timeless
-from test_regularization import ridge
-from test_state import busy_learner, fingerprint
+from fingerprints import bits, fingerprint, same, timeless
+from resumable import Cut, fit, learner, seen
+from small_learners import busy_learner, class_learner as small, make_learner, plain, ridge
 from superconv_fastai.all import *
 from superconv_fastai.checkpoint import read_checkpoint
 from superconv_fastai.runs import RunLog, read_log
 
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
-
-same_state = lambda a, b: [pytest.fail(k) for k in a if k!='params' and a[k]!=b[k] or k=='params' and [p[:3] for p in a[k]]!=[p[:3] for p in b[k]]]
 OutOfMemory = getattr(torch, 'OutOfMemoryError', torch.cuda.OutOfMemoryError)
 
 # ---- kill -9 ----
@@ -180,7 +175,7 @@ def test_observers_leave_the_learner_as_it_was(call, place, error):
     fault.error,fault.n = error[0](error[1]),4
     before = fingerprint(learn)
     with pytest.raises(error[0], match=error[1][:8]): calls[call](learn)
-    same_state(before, fingerprint(learn))
+    same(before, fingerprint(learn))
 
 @pytest.mark.parametrize('error', errors, ids=lambda e: e[0].__name__)
 @pytest.mark.parametrize('place', [*places, 'callback.after_epoch'])
@@ -245,7 +240,7 @@ def test_nan_weights():
     assert not (c := learn.curvature_lr_find(n_steps=20)).informative and 'not finite' in repr(c)
     b = learn.balance_regularization(.05, 1, [0.,1.], seeds=2)
     assert b.best is None and 'unstable' in repr(b)
-    same_state(before, fingerprint(learn))
+    same(before, fingerprint(learn))
     est = HessianFreeLR(every=2)
     learn.fit_superconv(2, .1, cbs=est)
     assert est.lr is None and set(est.estimates.reason) <= {'not finite'}
@@ -350,7 +345,7 @@ def test_read_only_folders_are_refused_before_anything_happens(tmp_path):
         with pytest.raises(ValueError, match=f"^{name}='/proc/superconv.log' is not allowed: it must be a file in a folder that can be written to"): f()
     for f in (lambda: learn.balance_regularization(.1, 1, [0.,1.], path=bad), lambda: compare_fits(small, dict(a=plain), 1, 1, path=bad, progress=False), lambda: tune_lr(small, plain, [.1,.2,.3], 1, path=bad, progress=False)):
         with pytest.raises(ValueError, match="^path='/proc/superconv.log' is not allowed: it must be a file that can be written to"): f()
-    same_state(before, fingerprint(learn))
+    same(before, fingerprint(learn))
 
 # ---- files of others ----
 

@@ -6,23 +6,11 @@ import hashlib, json, random, re
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
+from fingerprints import bits, same
 from learners import *
 from superconv_fastai.all import *
 
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
-
 # ---- what a case looks at ----
-
-def bits(x):
-    "A comparable copy of `x`, to the bit"
-    if isinstance(x, Tensor):
-        t = x.detach().to_dense() if x.is_sparse else x.detach()
-        return ('tensor', str(x.dtype), tuple(x.shape), x.requires_grad, hashlib.sha1(t.cpu().contiguous().view(-1).view(torch.uint8).numpy()).hexdigest() if t.numel() else '')
-    if isinstance(x, np.ndarray): return ('array', x.dtype.str, x.tobytes())
-    if isinstance(x, dict): return [(k if isinstance(k, str) else None, bits(v)) for k,v in x.items()]
-    if isinstance(x, (list,tuple,L)): return [bits(o) for o in x]
-    if isinstance(x, random.Random): return x.getstate()
-    return repr(x) if isinstance(x, (int,float,str,bool,type(None))) else type(x).__name__
 
 def optimizer(learn):
     "Hypers and state of the optimizer"
@@ -41,9 +29,6 @@ def everything(learn):
     return dict(**trained(learn), ids=[id(p) for p in learn.model.parameters()], attrs=bits({k:v for k,v in vars(learn).items() if k not in ('path','lock')}), autocast=torch.is_autocast_enabled('cpu'),
                 cbs=[(type(cb).__name__, bits({k:v for k,v in sorted(vars(cb).items()) if k not in skip})) for cb in learn.cbs],
                 files={str(f):hashlib.sha1(f.read_bytes()).hexdigest() for f in sorted(Path(learn.path).rglob('*')) if f.is_file()})
-
-def same(a, b):
-    for k in a: assert a[k]==b[k], f'{k} changed'
 
 def hypers(learn): return [[h[k] for h in learn.opt.hypers if k in h] for k in ('lr','mom')]
 

@@ -5,8 +5,6 @@ from fastai.basics import *
 from superconv_fastai.all import *
 from superconv_fastai import models
 
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
-
 def meta(f, *args, **kwargs):
     with torch.device('meta'): return f(*args, **kwargs)
 

@@ -10,13 +10,11 @@ from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 import reference as naive
-from conftest import Reg, groups, make_learner
-from test_state import Busy, Noisy, busy_learner, fingerprint, kinds, same, story, twins
+from fingerprints import fingerprint, same, twins
+from small_learners import busy_kinds as kinds, busy_learner, make_learner
 import superconv_fastai.curvature_lr # patches a method that one test calls
 from superconv_fastai.range_test import *
 from superconv_fastai.range_test import _despike, _noise, _reached, _segment, _how_much
-
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
 
 runs = json.loads((Path(__file__).parent/'data/smith_range_tests.json').read_text())['runs']
 by_name = pytest.mark.parametrize('run', runs, ids=lambda r: r['run'])
@@ -700,7 +698,7 @@ script = """
     import torch, torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
     from fastai.basics import *
-    from conftest import make_learner
+    from small_learners import make_learner
     from superconv_fastai.range_test import *
     class Parallel(Callback):
         order = 11

@@ -1,46 +1,18 @@
 "The papers' recipes: complete, right against the authors' logs, and runnable."
-import gzip, json, math, os
+import json, math, os
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
+from small_learners import TinyLeNet
+from superconv_fastai.models import GhostBatchNorm2d, ghost_norm
 from superconv_fastai.recipes import *
 from superconv_fastai.recipes import BatchStatistics, _at, _epochs_of
 from superconv_fastai.schedule import policies
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
 
 traces = {r['run']:r for r in json.loads((Path(__file__).parent/'data'/'authors_1cycle_traces.json').read_text())['runs']}
 names = list(recipes)
-
-# ---- data in the published formats ----
-
-def write_mnist(folder, n=300, n_test=500):
-    "Squares whose place is the class, in noise"
-    (folder/'mnist').mkdir()
-    rng = np.random.RandomState(0)
-    for split,k in (('train',n),('t10k',n_test)):
-        y = np.arange(k)%10
-        x = rng.randint(0, 60, (k,28,28))
-        for img,c in zip(x, y): img[2+4*(c//4):8+4*(c//4), 2+6*(c%4):8+6*(c%4)] += 150
-        for what,shape,a in (('images-idx3',(k,28,28),x), ('labels-idx1',(k,),y)):
-            head = bytes((0,0,8,len(shape))) + np.array(shape, '>u4').tobytes()
-            with gzip.open(folder/'mnist'/f'{split}-{what}-ubyte.gz', 'wb') as f: f.write(head + a.astype(np.uint8).tobytes())
-
-def write_cifar(folder, n_classes, n=60, n_test=500):
-    rng = np.random.RandomState(1)
-    def record(k): return np.concatenate([*[(np.arange(k)%n_classes)[:,None]]*(1 if n_classes==10 else 2), rng.randint(0, 256, (k,3072))], 1).astype(np.uint8)
-    d = folder/('cifar-10-batches-bin' if n_classes==10 else 'cifar-100-binary')
-    d.mkdir()
-    if n_classes==10: files = {f'data_batch_{i}':n for i in range(1,6)} | {'test_batch':n_test}
-    else: files = dict(train=5*n, test=n_test)
-    for name,k in files.items(): record(k).tofile(d/f'{name}.bin')
-
-@pytest.fixture(scope='session')
-def folder(tmp_path_factory):
-    res = tmp_path_factory.mktemp('data')
-    write_mnist(res); write_cifar(res, 10); write_cifar(res, 100)
-    return res
 
 def small(**kwargs): return Recipe(**{**dict(name='own', paper='none', where='none', net='lenet', data='mnist', aug='none', n_train=200, n_valid=100, bs=50, steps=12, lr_max=.05, lr_min=.01, stepsize=5), **kwargs})
 
@@ -136,15 +108,6 @@ def test_bad_recipe(bad):
 
 # ---- settings in which fastai and Caffe differ ----
 
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv,self.bn,self.fc = nn.Conv2d(1, 4, 5, stride=4, bias=False),nn.BatchNorm2d(4),nn.Linear(4*36, 10)
-    def forward(self, x): return self.fc(F.relu(self.bn(self.conv(x))).flatten(1))
-
-@pytest.fixture
-def tiny(monkeypatch): monkeypatch.setitem(nets, 'lenet', lambda n_in, n_out, **kwargs: Net())
-
 def caffe(model, batches, lr, mom, wd, nesterov, decoupled, skip):
     "Caffe's update, one number at a time as it were: v = mom*v + lr*(g + wd*w); Nesterov steps by (1+mom)*v_new - mom*v_old"
     v = {n: torch.zeros_like(p) for n,p in model.named_parameters()}
@@ -191,7 +154,7 @@ def test_both_sgds_agree(folder, tiny):
 def test_ghost_batches_are_accumulated_gradients():
     "One batch normalized in parts, against one batch for each part with the gradients added up"
     torch.manual_seed(0)
-    one,x,y = Net(),torch.rand(40,1,28,28),torch.arange(40)%10
+    one,x,y = TinyLeNet(),torch.rand(40,1,28,28),torch.arange(40)%10
     many = deepcopy(one)
     ghost_norm(one, 10)
     F.cross_entropy(one(x), y).backward()

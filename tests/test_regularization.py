@@ -8,8 +8,10 @@ from fastai.tabular.all import TabularModel
 from fastai.text.models.awdlstm import AWD_LSTM
 from fastai.vision.augment import aug_transforms, Brightness, Flip
 from fastai.losses import FocalLossFlat, LabelSmoothingCrossEntropyFlat
-from conftest import *
-from test_state import busy_learner, fingerprint, kinds, same
+from fastai.basics import *
+from fastai.callback.all import *
+from fingerprints import fingerprint, same
+from small_learners import busy_kinds as kinds, busy_learner, fit_dls, groups, make_learner, ridge
 from superconv_fastai.all import *
 from superconv_fastai.runs import seed_all
 from superconv_fastai.balance import _contenders, _critical, _left, _margin, _race, _run_rates, run_cycle
@@ -19,12 +21,6 @@ import superconv_fastai.balance as module
 import reference as ref
 from fastai import optimizer as fo
 from fastai.callback.rnn import RNNRegularizer
-
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
-
-def fit_dls(x, y, bs=8, n_valid=8, shuffle=True, cls=DataLoader):
-    ds = list(zip(x, y))
-    return DataLoaders(cls(ds[n_valid:], bs, shuffle=shuffle, num_workers=0), cls(ds[:n_valid], bs, num_workers=0), device='cpu')
 
 def rows(learn, kind, **kwargs):
     df = learn.regularizers(**kwargs)
@@ -558,15 +554,6 @@ def test_each_axis_is_decided_for_itself():
     assert c.best == {'wd':1e-3} and c.interval['dropout'] == (0,1) and 'dropout' in c.reason
 
 # ---- the search ----
-
-def ridge(seed=0, cls=DataLoader, dropout=0., bs=16, bias=False, loss_func=None, opt_func=partial(SGD, mom=.9), **kwargs):
-    "Noisy linear regression with few items: without decay it overfits"
-    g = torch.Generator().manual_seed(1)
-    x = torch.randn(128, 24, generator=g)
-    y = x@torch.randn(24, 1, generator=g)/2 + 2*torch.randn(128, 1, generator=g)
-    set_seed(seed)
-    model = nn.Sequential(nn.Dropout(dropout), nn.Linear(24, 1, bias=bias))
-    return Learner(fit_dls(x, y, bs=bs, n_valid=96, cls=cls), model, loss_func=loss_func or MSELossFlat(), opt_func=opt_func, **{'metrics':mae, **kwargs})
 
 wds = [0.,1.,10.,30.]
 

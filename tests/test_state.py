@@ -1,98 +1,12 @@
 "What `undisturbed` promises, on learners that use what fastai and torch offer. Each is compared with a twin that was left alone."
 import os, random
 from collections import OrderedDict
-from contextlib import suppress
 import pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
-from conftest import Reg, groups, make_learner
+from fingerprints import fingerprint, same, twins
+from small_learners import Reg, busy_kinds as kinds, make_learner
 from superconv_fastai.state import undisturbed
-
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
-
-class Busy(nn.Module):
-    "A net with all that a model can change while it trains"
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(.5), nn.ReLU())
-        self.head,self.calls,self.hidden = nn.Linear(8, 1),0,[torch.zeros(1)]
-        self.register_buffer('seen', torch.zeros(1), persistent=False)
-        self.fail_at = None
-    def forward(self, x):
-        self.calls += 1
-        if self.fail_at and self.calls >= self.fail_at: raise self.error
-        self.seen += len(x)
-        self.hidden = [x.detach().mean(0)]
-        return self.head(self.body(x))
-
-class Noisy(Callback):
-    "Keeps state of its own, and draws from every generator"
-    def __init__(self): self.log,self.count = [],0
-    def after_batch(self):
-        self.count += 1
-        self.log.append((random.random(), np.random.rand(), float(self.learn.loss)))
-
-def busy_learner(kind='sgd', tmp_path=None):
-    opt = dict(sgd=partial(SGD, mom=.9, wd=1e-2), adam=Adam, torch=partial(OptimWrapper, opt=torch.optim.AdamW)).get(kind, partial(SGD, mom=.9))
-    learn = make_learner(opt_func=opt, n=60, bs=8, n_valid=16, shuffle=True, splitter=groups, metrics=mae, path=tmp_path, cbs=Noisy())
-    learn.model = Busy()
-    if kind=='trackers': learn.add_cbs([SaveModelCallback(), CSVLogger(), EarlyStoppingCallback(patience=5), ReduceLROnPlateau()])
-    if kind=='accumulate': learn.add_cb(GradientAccumulation(24))
-    if kind=='fp16': learn.to_fp16()
-    if kind=='slice': learn.lr = slice(1e-3,1e-1)
-    if kind=='frozen': learn.freeze()
-    return learn
-
-kinds = 'sgd','adam','torch','trackers','accumulate','fp16','slice','frozen'
-
-def bits(x):
-    "A comparable copy of `x`, to the bit"
-    if isinstance(x, torch.Tensor): return ('tensor', str(x.dtype), tuple(x.shape), x.requires_grad, x.detach().cpu().contiguous().numpy().tobytes())
-    if isinstance(x, np.ndarray): return ('array', x.tobytes())
-    if isinstance(x, dict): return [(k if isinstance(k, str) else None, bits(v)) for k,v in x.items()]
-    if isinstance(x, (list,tuple,L)): return [bits(o) for o in x]
-    if isinstance(x, random.Random): return x.getstate()
-    return repr(x) if isinstance(x, (int,float,str,bool,type(None))) else type(x).__name__
-
-def fingerprint(learn):
-    "All of a learner that training may change, and the global generators"
-    m,o = learn.model,learn.opt
-    res = dict(
-        modules = [(n, s.training, bits(dict(s._buffers)), bits(getattr(s, 'calls', None)), bits(getattr(s, 'hidden', None))) for n,s in m.named_modules()],
-        params = [(n, bits(p), bits(p.grad), id(p)) for n,p in m.named_parameters()],
-        opt = None if o is None else (type(o).__name__, bits([dict(h) for h in o.hypers]), [bits(dict(o.state[p])) for p in m.parameters() if p in o.state]),
-        cbs = [(type(cb).__name__, bits({k:v for k,v in vars(cb).items() if k not in ('learn','start_epoch','log') or isinstance(cb, Noisy) and k=='log'})) for cb in learn.cbs],
-        learn = bits({k:v for k,v in vars(learn).items() if k not in ('path','lock')}), names = sorted(vars(learn)),
-        rng = [bits(g) for dl in learn.dls.loaders for g in [dl.rng]],
-        globals = (random.getstate(), bits(np.random.get_state()[1]), bits(torch.get_rng_state()), torch.is_autocast_enabled('cpu')))
-    return res
-
-def same(a, b):
-    assert a.keys()==b.keys()
-    for k in a:
-        if k=='params': # another learner's parameters are other objects
-            assert [p[:3] for p in a[k]]==[p[:3] for p in b[k]], k
-        else: assert a[k]==b[k], k
-
-def story(kind, tmp_path, disturb, trained=True):
-    "Fingerprints before and after the disturbance, and after what comes then"
-    path = tmp_path/str(disturb)
-    path.mkdir(exist_ok=True)
-    learn = busy_learner(kind, path)
-    if trained: learn.fit(1)
-    before,files = fingerprint(learn),sorted(os.listdir(path))
-    if disturb: disturb(learn)
-    after = fingerprint(learn)
-    assert sorted(os.listdir(path))==files
-    learn.fit(1)
-    return before,after,fingerprint(learn)
-
-def twins(kind, tmp_path, disturb, trained=True):
-    _,_,alone = story(kind, tmp_path, None, trained)
-    before,after,then = story(kind, tmp_path, disturb, trained)
-    same(before, after)
-    assert [p[3] for p in before['params']]==[p[3] for p in after['params']]
-    same(alone, then)
 
 @pytest.mark.parametrize('trained', [True,False])
 @pytest.mark.parametrize('kind', kinds)
