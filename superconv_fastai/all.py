@@ -4,6 +4,7 @@ from .loaders import StepPlan, plan_steps
 from .cycle import OneCycleScheduler
 from .checkpoint import SuperconvCheckpoint
 from .fit import *
+from .superconverge import Diverged, SuperconvergeReport
 from .range_test import *
 from .curvature import *
 from .curvature_lr import *

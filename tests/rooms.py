@@ -15,13 +15,14 @@ FLOORS = [
     'cycle dropout curvature',          # the callback that trains with a cycle; what drops; the Hessian-free estimate
     'checkpoint regularization curvature_lr',
     'fit',                              # learn.fit_superconv
-    'range_test balance compare',
+    'range_test balance compare lr_search',
     'superconverge recipes',            # the call that tunes nothing; the papers' experiments
     'cli all']
 
 PUBLIC = """
-    Audit Balance BatchStatistics Choice Comparison CriticalMomentum CurvatureLR GhostBatchNorm2d HessianFreeLR LRProbe OneCycleScheduler
-    PadChannels RandomCropMirror RangeTest Recipe RecipeRun Residual Schedule Standardize StepPlan SuperconvCheckpoint TensorDL Tuned Verdict
+    Audit Balance BatchStatistics Choice Comparison CriticalMomentum CurvatureLR Diverged GhostBatchNorm2d HessianFreeLR LRProbe
+    OneCycleScheduler PadChannels RandomCropMirror RangeTest Recipe RecipeRun Residual Schedule Standardize StepPlan SuperconvCheckpoint SuperconvergeReport
+    TensorDL Tuned Verdict
     airbench94 compare_fits decay_rate densenet40 digits digits_dls find_recipe fit_linear fit_multistep fit_recipe ghost_norm he_init
     hessian_free_lr image_dls image_folder_dls imagenet_model learner_of lenet load_images momentum_cycle n_params nesterov_step nets
     noise_floor one_cycle paper_decays plan_steps policies ready_fits recipe_table recipes resnet8 resnet_cifar run_recipe tensor_dls
