@@ -1,13 +1,16 @@
 """Which LR estimates can be trusted, when, and within what factor?
 
-    SUPERCONV_DATA=/path/to/data python benchmarks/estimator_truth.py [--log estimator_truth.jsonl] [--cells digits/mlp/sgd,...]
+    SUPERCONV_DATA=/path/to/data python benchmarks/estimator_truth.py [--log FILE] [--cells digits/mlp/sgd,...]
 
-Four small networks (plain convolutions, convolutions with BatchNorm, an MLP, a residual net with BatchNorm), two real data sets (digits,
-Fashion-MNIST at 14x14), SGD, SGD with momentum 0.9 and Adam. For each of the cells first the truth: the constant LR with the lowest mean
-validation loss after a short training, over a grid of factor sqrt(10), refined to 10^(1/4) around the best, 3 seeds. Then the estimates:
-Eq. 8, secant and update probe during training at a thirtieth of the best LR and at the best, for the cells in `wide` also at a third and at three times it; `curvature_lr` and 2/lambda_max at the initial weights and after an epoch at a
-small LR, the LR at which the probe meets a rising LR (`curvature_lr_find`), the four suggestions of `lr_find`, and the range test. Each finished run is one line of the log, so an
-interrupted study goes on where it stopped; at the end results/estimator_truth.json holds all lines.
+Four small networks (plain convolutions, convolutions with BatchNorm, an MLP, a residual net with BatchNorm), two real
+data sets (digits, Fashion-MNIST at 14x14), SGD, SGD with momentum 0.9 and Adam. For each of the cells first the
+truth: the constant LR with the lowest mean validation loss after a short training, over a grid of factor sqrt(10),
+refined to 10^(1/4) around the best, 3 seeds. Then the estimates: Eq. 8, secant and update probe during training at a
+thirtieth of the best LR and at the best, for the cells in `wide` also at a third and at three times it;
+`curvature_lr` and 2/lambda_max at the initial weights and after an epoch at a small LR, the LR at which the probe
+meets a rising LR (`curvature_lr_find`), the four suggestions of `lr_find`, and the range test. Each finished run is
+one line of the log, so an interrupted study goes on where it stopped; at the end results/estimator_truth.json holds
+all lines.
 """
 import argparse, json, warnings
 from pathlib import Path
@@ -22,26 +25,39 @@ from common import results, save_results
 import copy, math, time # after the star import
 
 def fashion(n_train=3000, n_valid=1000):
-    ((x,y),(xv,yv)) = ((F.avg_pool2d(x[:n].float(), 2), y[:n]) for (x,y),n in zip(load_images('fashion_mnist'), (n_train,n_valid)))
+    both = zip(load_images('fashion_mnist'), (n_train,n_valid))
+    (x,y),(xv,yv) = ((F.avg_pool2d(x[:n].float(), 2), y[:n]) for (x,y),n in both)
     m,s = x.mean(),x.std()
     return ((x-m)/s,y),((xv-m)/s,yv)
 
 class Res(Module):
-    def __init__(self, n): self.body = nn.Sequential(nn.Conv2d(n,n,3,padding=1,bias=False), nn.BatchNorm2d(n), nn.ReLU(), nn.Conv2d(n,n,3,padding=1,bias=False), nn.BatchNorm2d(n))
+    def __init__(self, n):
+        def conv(): return nn.Conv2d(n, n, 3, padding=1, bias=False)
+        self.body = nn.Sequential(conv(), nn.BatchNorm2d(n), nn.ReLU(), conv(), nn.BatchNorm2d(n))
     def forward(self, x): return F.relu(x+self.body(x))
 
 def conv(bn):
     def block(i, o): return [nn.Conv2d(i,o,3,padding=1,bias=not bn)] + [nn.BatchNorm2d(o)]*bn + [nn.ReLU()]
-    return lambda size: nn.Sequential(*block(1,12), nn.MaxPool2d(2), *block(12,24), nn.AdaptiveAvgPool2d(2), Flatten(), nn.Linear(96,10))
-def mlp(size): return nn.Sequential(Flatten(), nn.Linear(size*size,64), nn.ReLU(), nn.Linear(64,64), nn.ReLU(), nn.Linear(64,10))
-def resnet(size): return nn.Sequential(nn.Conv2d(1,16,3,stride=1 if size<10 else 2,padding=1,bias=False), nn.BatchNorm2d(16), nn.ReLU(), Res(16), nn.MaxPool2d(2), Res(16),
-                                       nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(16,10))
+    def net(size):
+        body = *block(1, 12),nn.MaxPool2d(2),*block(12, 24)
+        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(2), Flatten(), nn.Linear(96, 10))
+    return net
+
+def mlp(size):
+    return nn.Sequential(Flatten(), nn.Linear(size*size,64), nn.ReLU(), nn.Linear(64,64), nn.ReLU(), nn.Linear(64,10))
+
+def resnet(size):
+    first = nn.Conv2d(1, 16, 3, stride=1 if size<10 else 2, padding=1, bias=False)
+    return nn.Sequential(first, nn.BatchNorm2d(16), nn.ReLU(), Res(16), nn.MaxPool2d(2), Res(16),
+                         nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(16, 10))
 
 nets = dict(conv=conv(False), conv_bn=conv(True), mlp=mlp, resnet=resnet)
-data = {'digits': (8, 10, lambda: (digits('train'),digits('tune'))), 'fashion': (14, 5, fashion)} # size, epochs, tensors
+# side of the images, epochs, tensors
+data = {'digits': (8, 10, lambda: (digits('train'),digits('tune'))), 'fashion': (14, 5, fashion)}
 opts = {'sgd': (SGD, 0.), 'mom': (partial(SGD, mom=.9), .9), 'adam': (Adam, None)}
 start = {'sgd': .3, 'mom': .03, 'adam': .01} # where the grid begins
-wide = [f'digits/{n}/{o}' for n in nets for o in opts] + ['fashion/conv/sgd','fashion/conv/mom','fashion/conv/adam','fashion/conv_bn/sgd'] # Fashion-MNIST is slower
+wide = [f'digits/{n}/{o}' for n in nets for o in opts]
+wide += [f'fashion/{o}' for o in ('conv/sgd','conv/mom','conv/adam','conv_bn/sgd')] # Fashion-MNIST is slower
 seeds,bs,cache = (0,1,2),64,{}
 
 def learner(cell, seed, **kwargs):
@@ -51,23 +67,27 @@ def learner(cell, seed, **kwargs):
     set_seed(seed)
     dls = tensor_dls(*cache[d], bs=bs, device='cpu')
     dls.train.drop_last = True
-    return Learner(dls, nets[net](size), loss_func=nn.CrossEntropyLoss(), opt_func=opts[opt][0], metrics=accuracy, wd=0., path=Path('/tmp'), **kwargs), epochs
+    learn = Learner(dls, nets[net](size), loss_func=nn.CrossEntropyLoss(), opt_func=opts[opt][0], metrics=accuracy,
+                    wd=0., path=Path('/tmp'), **kwargs)
+    return learn,epochs
 
 def quiet(learn): return ContextManagers([learn.no_bar(), learn.no_logging()])
+
+def finite(v): return v if math.isfinite(v) else None
 
 def train(cell, lr, seed, cbs=None, epochs=None):
     learn,n = learner(cell, seed)
     with quiet(learn): learn.fit(epochs or n, lr=lr, cbs=cbs)
     loss,acc = learn.recorder.values[-1][1:3]
-    losses = [float(l) for l in learn.recorder.losses]
-    return learn, dict(valid_loss=loss if math.isfinite(loss) else None, accuracy=acc, train_loss=losses[-1] if math.isfinite(losses[-1]) else None)
+    return learn,dict(valid_loss=finite(loss), accuracy=acc, train_loss=finite(float(learn.recorder.losses[-1])))
 
 class Secant(HessianFreeLR): pass
 class Probe(HessianFreeLR): pass
 
 def observe(cell, lr, seed):
     "A short training at `lr`, watched by all modes; values after the first epoch and at the end"
-    cbs = [Probe('probe', every=5)] + ([] if cell.endswith('adam') else [Secant('secant', every=5), HessianFreeLR(every=5)])
+    cbs = [Probe('probe', every=5)]
+    if not cell.endswith('adam'): cbs += [Secant('secant', every=5), HessianFreeLR(every=5)]
     mom = opts[cell.split('/')[2]][1]
     _,res = train(cell, lr, seed, cbs)
     _,n = learner(cell, seed)
@@ -78,8 +98,8 @@ def observe(cell, lr, seed):
         for when,o in (('epoch 1', df[df.step<per]), ('end', df)):
             last = o.iloc[-1]
             unit = 1-mom if cb._mode=='secant' else 1. # the secant is stored as for SGD without momentum
-            res[f'{cb._mode}, {when}'] = dict(value=None if not math.isfinite(last.smooth) else float(last.smooth/unit), informative=bool(last.informative), reason=last.reason,
-                                             share=float(o.informative.mean()), lr=float(last.lr))
+            res[f'{cb._mode}, {when}'] = dict(value=finite(float(last.smooth/unit)), informative=bool(last.informative),
+                                             reason=last.reason, share=float(o.informative.mean()), lr=float(last.lr))
     return res
 
 def lambda_max(learn, n=256):
@@ -89,8 +109,11 @@ def lambda_max(learn, n=256):
     x,y = (t[:n] for t in learn.dls.train.dataset.tensors)
     model = copy.deepcopy(learn.model).train()
     for m in model.modules():
-        if isinstance(m, nn.BatchNorm2d): m.track_running_stats,m.running_mean,m.running_var,m.num_batches_tracked = False,None,None,None # batch statistics, and nothing that changes
-    H = HessianLinearOperator(model, nn.CrossEntropyLoss(), [p for p in model.parameters() if p.requires_grad], [(x,y)], check_deterministic=False)
+        if not isinstance(m, nn.BatchNorm2d): continue
+        m.track_running_stats,m.running_mean = False,None # batch statistics, and nothing that changes
+        m.running_var,m.num_batches_tracked = None,None
+    params = [p for p in model.parameters() if p.requires_grad]
+    H = HessianLinearOperator(model, nn.CrossEntropyLoss(), params, [(x,y)], check_deterministic=False)
     return float(eigsh(H.to_scipy(), k=1, which='LA', tol=3e-2, return_eigenvectors=False)[0])
 
 def still(cell, lr, seed):
@@ -100,10 +123,10 @@ def still(cell, lr, seed):
         if when=='init': learn,_ = learner(cell, seed)
         else: learn,_ = train(cell, lr, seed, epochs=1)
         c = learn.curvature_lr()
-        res[when] = dict(probe=c.probe, secant=c.secant, interval=[v if math.isfinite(v) else None for v in c.interval], informative=c.informative, reason=c.reason)
-        if cell.endswith('sgd'): res[when]['lambda_max'] = lambda_max(learn) # the other optimizers start at the same weights
-        for k in ('probe','secant'):
-            if not math.isfinite(res[when][k]): res[when][k] = None
+        res[when] = dict(probe=finite(c.probe), secant=finite(c.secant), interval=[finite(v) for v in c.interval],
+                         informative=c.informative, reason=c.reason)
+        if cell.endswith('sgd'): # the other optimizers start at the same weights
+            res[when]['lambda_max'] = lambda_max(learn)
     return res
 
 def finders(cell, seed):
@@ -132,25 +155,34 @@ class Study:
         self.path,self.lines = Path(path),{}
         if self.path.exists():
             for line in self.path.read_text().splitlines():
-                o = json.loads(line); self.lines[o['key']] = o['result']
+                o = json.loads(line)
+                self.lines[o['key']] = o['result']
+
     def __call__(self, f, *args):
+        "The result of `f`, from the log if it is there"
         key = f"{f.__name__} {' '.join(f'{a:.6g}' if isinstance(a, float) else str(a) for a in args)}"
         if key not in self.lines:
             t = time.perf_counter()
             res = f(*args)
             if isinstance(res, tuple): res = res[1]
             self.lines[key] = res
-            with self.path.open('a') as o: o.write(json.dumps(dict(key=key, seconds=round(time.perf_counter()-t, 2), result=res))+'\n')
+            line = json.dumps(dict(key=key, seconds=round(time.perf_counter()-t, 2), result=res))
+            with self.path.open('a') as o: o.write(line+'\n')
         return self.lines[key]
-    def score(self, cell, e): return better([self(train, cell, 10**(e/4), s) for s in seeds]) # LRs are 10^(e/4), e an integer
+
+    def score(self, cell, e):
+        "Mean loss with the LR 10^(e/4); `e` is an integer"
+        return better([self(train, cell, 10**(e/4), s) for s in seeds])
 
     def truth(self, cell):
-        "Mean validation loss by exponent of the LR: coarse (factor sqrt 10) until the best is inside by two, then refined"
+        "Mean loss by LR: coarse (factor sqrt 10) until the best is inside by two, then refined"
         e = 2*round(2*math.log10(start[cell.split('/')[2]]))
         scores = {k: self.score(cell, k) for k in range(e-4, e+5, 2)}
-        while (b := min(scores, key=scores.get)) <= min(scores)+2: scores[min(scores)-2] = self.score(cell, min(scores)-2)
-        while (b := min(scores, key=scores.get)) >= max(scores)-2: scores[max(scores)+2] = self.score(cell, max(scores)+2)
-        for k in (b-1,b+1): scores[k] = self.score(cell, k)
+        def best(): return min(scores, key=scores.get)
+        while best() <= min(scores)+2: scores[min(scores)-2] = self.score(cell, min(scores)-2)
+        while best() >= max(scores)-2: scores[max(scores)+2] = self.score(cell, max(scores)+2)
+        middle = best()
+        for k in (middle-1,middle+1): scores[k] = self.score(cell, k)
         return {10**(k/4): v for k,v in sorted(scores.items())}
 
     def cell(self, cell):
@@ -168,9 +200,11 @@ class Study:
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument('--log', default=str(results/'estimator_truth.jsonl')); ap.add_argument('--cells', default='')
+    ap.add_argument('--log', default=str(results/'estimator_truth.jsonl'))
+    ap.add_argument('--cells', default='')
     a = ap.parse_args()
-    torch.set_num_threads(1); warnings.simplefilter('ignore')
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
     study = Study(a.log)
     cells = a.cells.split(',') if a.cells else [f'{d}/{n}/{o}' for d in data for n in nets for o in opts]
     truth = {c: study.cell(c) for c in cells}

@@ -1,7 +1,9 @@
-"""Does cost stay linear? Time and memory of long schedules, many tensors, many runs and many recorded values, at two sizes ten times apart.
+"""Does cost stay linear? Time and memory of long schedules, many tensors, many runs and many recorded values, at two
+sizes ten times apart.
 
-Each measurement runs in a process of its own; time is the least of `--repeats`, memory what the process grew by at its peak.
-`order` is the exponent that the two sizes give: 1 is linear. Writes results/load.json."""
+Each measurement runs in a process of its own; time is the least of `--repeats`, memory what the process grew by at
+its peak. `order` is the exponent that the two sizes give: 1 is linear. Writes results/load.json.
+"""
 import argparse, json, math, multiprocessing, os, resource, tempfile, time, warnings
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -34,7 +36,8 @@ def scheduler_events(n, n_epoch=10):
     def run():
         cb('before_fit')
         for learn.epoch in range(n_epoch):
-            cb('before_epoch'); cb('before_train')
+            cb('before_epoch')
+            cb('before_train')
             for learn.iter in range(n//n_epoch): cb('before_batch')
         cb('after_fit')
     return run
@@ -44,7 +47,10 @@ def plan(n): return lambda: plan_steps(DataLoader(range(1001), bs=10), n, n_acc=
 # ---- a model of n tensors ----
 
 class Many(nn.Module):
-    def __init__(self, n): super().__init__(); self.ws = nn.ParameterList([nn.Parameter(torch.randn(4)) for _ in range(n)])
+    def __init__(self, n):
+        super().__init__()
+        self.ws = nn.ParameterList([nn.Parameter(torch.randn(4)) for _ in range(n)])
+
     def forward(self, x): return x[:,:1]*torch.cat([*self.ws]).mean()
 
 def many(n, **kwargs):
@@ -52,12 +58,18 @@ def many(n, **kwargs):
     learn.model,learn.opt_func = Many(n),partial(SGD, mom=.9)
     return learn
 
-def tensors_fit(n): learn = many(n); return lambda: learn.fit_superconv(2, .01)
-def tensors_paper(n): learn = many(n); return lambda: learn.fit_superconv(2, .01, cbs=HessianFreeLR(every=1))
-def tensors_probe(n): learn = many(n); return lambda: learn.fit_superconv(2, .01, cbs=HessianFreeLR('probe', every=1))
-def tensors_range_test(n): learn = many(n); return lambda: learn.lr_range_test(.01, n_steps=4, n_evals=2, show_plot=False)
-def tensors_curvature(n): learn = many(n); return lambda: learn.curvature_lr(2)
-def tensors_audit(n): learn = many(n); return lambda: learn.regularizers(lr_max=1.)
+def on_many(f):
+    "A load: `f` on a model of n tensors"
+    def make(n):
+        learn = many(n)
+        return lambda: f(learn)
+    return make
+
+def fit(learn): learn.fit_superconv(2, .01)
+def fit_paper(learn): learn.fit_superconv(2, .01, cbs=HessianFreeLR(every=1))
+def fit_probe(learn): learn.fit_superconv(2, .01, cbs=HessianFreeLR('probe', every=1))
+def test_range(learn): learn.lr_range_test(.01, n_steps=4, n_evals=2, show_plot=False)
+
 def tensors_checkpoint(n):
     "One written, and read again"
     path = Path(tempfile.mkdtemp())/'ck'
@@ -69,8 +81,10 @@ def tensors_checkpoint(n):
 
 # ---- n runs in a comparison ----
 
-def a_run(i): return dict(fit='f', status='finished', metric='accuracy', lower_is_better=False, epochs=[[10*e, 1/e, 1/e, 1-1/(e+i%7), .1, float(e)] for e in range(1, 31)], lrs=[.1]*200, weights=1.,
-                          held_out='x', measured=dict(norm=float(i)), note='')
+def a_run(i):
+    epochs = [[10*e, 1/e, 1/e, 1-1/(e+i%7), .1, float(e)] for e in range(1, 31)]
+    return dict(fit='f', status='finished', metric='accuracy', lower_is_better=False, epochs=epochs, lrs=[.1]*200,
+                weights=1., held_out='x', measured=dict(norm=float(i)), note='')
 
 def comparison(n, arms=10): return {(f'fit {i%arms}', 30, i//arms):a_run(i) for i in range(n)}
 
@@ -122,42 +136,59 @@ def values_checkpoint(n):
         many(1).fit_superconv(1, .01, resume=path)
     return run
 
-loads = {'schedule: values': (schedule_values, 100_000, 'steps'), 'schedule: callback': (scheduler_events, 100_000, 'steps'), 'schedule: plan with accumulation': (plan, 10_000, 'epochs'),
-    'tensors: fit_superconv': (tensors_fit, 10_000, 'tensors'), 'tensors: HessianFreeLR, paper': (tensors_paper, 10_000, 'tensors'), 'tensors: HessianFreeLR, probe': (tensors_probe, 10_000, 'tensors'),
-    'tensors: lr_range_test': (tensors_range_test, 10_000, 'tensors'), 'tensors: curvature_lr': (tensors_curvature, 10_000, 'tensors'), 'tensors: regularizers': (tensors_audit, 10_000, 'tensors'),
-    'tensors: checkpoint': (tensors_checkpoint, 10_000, 'tensors'), 'runs: log': (runs_log, 1000, 'runs'), 'runs: tables': (runs_answers, 1000, 'runs'), 'runs: figure': (runs_plot, 1000, 'runs'),
-    'values: estimates': (values_estimates, 10_000_000, 'values'), 'values: checkpoint': (values_checkpoint, 10_000_000, 'values')}
+tensors = {'fit_superconv':fit, 'HessianFreeLR, paper':fit_paper, 'HessianFreeLR, probe':fit_probe,
+           'lr_range_test':test_range, 'curvature_lr':lambda learn: learn.curvature_lr(2),
+           'regularizers':lambda learn: learn.regularizers(lr_max=1.)}
+loads = {'schedule: values': (schedule_values, 100_000, 'steps'),
+         'schedule: callback': (scheduler_events, 100_000, 'steps'),
+         'schedule: plan with accumulation': (plan, 10_000, 'epochs'),
+         **{f'tensors: {k}': (on_many(f), 10_000, 'tensors') for k,f in tensors.items()},
+         'tensors: checkpoint': (tensors_checkpoint, 10_000, 'tensors'),
+         'runs: log': (runs_log, 1000, 'runs'), 'runs: tables': (runs_answers, 1000, 'runs'),
+         'runs: figure': (runs_plot, 1000, 'runs'),
+         'values: estimates': (values_estimates, 10_000_000, 'values'),
+         'values: checkpoint': (values_checkpoint, 10_000_000, 'values')}
+
+def memory(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+
+def child(conn, make, n, repeats):
+    "Measure, and send what was found"
+    torch.set_num_threads(1)
+    warnings.simplefilter('ignore')
+    run = make(n)
+    before,times = memory(),[]
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter()-start)
+    conn.send((min(times), memory()-before))
 
 def measure(make, n, repeats):
     "Least time in seconds, and growth of memory at its peak in MB, in a process of its own"
-    def child(conn):
-        torch.set_num_threads(1); warnings.simplefilter('ignore')
-        run = make(n)
-        before,times = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,[]
-        for _ in range(repeats):
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter()-start)
-        conn.send((min(times), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss-before)/1024))
     here,there = multiprocessing.Pipe()
-    p = multiprocessing.get_context('fork').Process(target=child, args=(there,))
-    p.start(); there.close()
+    p = multiprocessing.get_context('fork').Process(target=child, args=(there, make, n, repeats))
+    p.start()
+    there.close()
     res = here.recv()
     p.join()
     return res
 
-if __name__ == '__main__':
-    p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('--repeats', type=int, default=3)
-    p.add_argument('--share', type=float, default=1., help='of the full sizes')
-    p.add_argument('--only', default='', help='loads whose names contain this')
-    args = p.parse_args()
+def main():
+    ap = argparse.ArgumentParser(description=__doc__)
+    ap.add_argument('--repeats', type=int, default=3)
+    ap.add_argument('--share', type=float, default=1., help='of the full sizes')
+    ap.add_argument('--only', default='', help='loads whose names contain this')
+    a = ap.parse_args()
     torch.set_num_threads(1)
     rows = []
     for name,(make,n,unit) in loads.items():
-        if args.only not in name: continue
-        n = max(10, int(n*args.share))
-        (t1,m1),(t2,m2) = (measure(make, k, args.repeats) for k in (n//10, n))
-        rows.append(dict(load=name, unit=unit, n=[n//10, n], seconds=[t1, t2], MB=[m1, m2], order=math.log10(t2/t1), us_each=1e6*t2/n))
-        print(f'{name:36} {n:>10,} {unit:8} {t2:9.3f} s {m2:8.1f} MB   order {rows[-1]["order"]:.2f}, {rows[-1]["us_each"]:.2f} us each', flush=True)
-    if not args.only: save_results('load', dict(repeats=args.repeats, share=args.share, rows=rows))
+        if a.only not in name: continue
+        n = max(10, int(n*a.share))
+        (t1,m1),(t2,m2) = (measure(make, k, a.repeats) for k in (n//10, n))
+        order,each = math.log10(t2/t1),1e6*t2/n
+        rows.append(dict(load=name, unit=unit, n=[n//10, n], seconds=[t1, t2], MB=[m1, m2], order=order, us_each=each))
+        print(f'{name:36} {n:>10,} {unit:8} {t2:9.3f} s {m2:8.1f} MB', f'order {order:.2f}, {each:.2f} us each',
+              sep='   ', flush=True)
+    if not a.only: save_results('load', dict(repeats=a.repeats, share=a.share, rows=rows))
+
+if __name__=='__main__': main()

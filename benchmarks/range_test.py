@@ -1,6 +1,8 @@
 """Wall time of `lr_range_test`, held-out evaluation included, against `lr_find` for the same number of steps.
 
-Alternating, with the defaults and with 200 steps, 20 evaluations and 200 items. Writes results/range_test.json. About three minutes."""
+Alternating, with the defaults and with 200 steps, 20 evaluations and 200 items. Writes results/range_test.json. About
+three minutes.
+"""
 import argparse, statistics, time, warnings
 import torch
 from fastai.basics import *
@@ -8,35 +10,43 @@ from fastai.callback.all import *
 from superconv_fastai.all import *
 from common import save_results
 
-def convnet(): return nn.Sequential(nn.Conv2d(1,16,3,1,1,bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16,32,3,2,1,bias=False), nn.BatchNorm2d(32), nn.ReLU(),
-                                    nn.Conv2d(32,32,3,1,1,bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32,10))
+def convnet():
+    def block(i, o, stride=1): return nn.Conv2d(i, o, 3, stride, 1, bias=False),nn.BatchNorm2d(o),nn.ReLU()
+    body = *block(1, 16),*block(16, 32, 2),*block(32, 32)
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+
 def mlp(): return nn.Sequential(nn.Flatten(), nn.Linear(64,100), nn.ReLU(), nn.Linear(100,10))
 
-def seconds(f):
-    start = time.perf_counter(); f()
+def seconds(f, **kwargs):
+    start = time.perf_counter()
+    f(show_plot=False, stop_div=False, **kwargs)
     return time.perf_counter()-start
 
 def ratio(net, repeats, **kwargs):
+    "Both in turn on one learner; the first pair warms up"
     set_seed(0)
-    learn = Learner(digits_dls(device='cpu'), net(), loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), metrics=accuracy)
-    test,find,steps = [],[],200
+    learn = Learner(digits_dls(device='cpu'), net(), loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9),
+                    metrics=accuracy)
+    find = dict(start_lr=1e-5, end_lr=1., num_it=200, suggest_funcs=(SuggestionMethod.Valley,))
     with learn.no_bar():
-        for i in range(repeats+1): # the first pair warms up
-            t = seconds(lambda: learn.lr_range_test(lr_max=1., show_plot=False, stop_div=False, **kwargs))
-            f = seconds(lambda: learn.lr_find(start_lr=1e-5, end_lr=1., num_it=steps, stop_div=False, show_plot=False, suggest_funcs=(SuggestionMethod.Valley,)))
-            if i: test.append(t); find.append(f)
-    return dict(lr_range_test_s=round(statistics.median(test), 3), lr_find_s=round(statistics.median(find), 3), ratio=round(statistics.median(a/b for a,b in zip(test, find)), 3),
-                ratios=[round(a/b, 3) for a,b in zip(test, find)])
+        pairs = [(seconds(learn.lr_range_test, lr_max=1., **kwargs), seconds(learn.lr_find, **find))
+                 for _ in range(repeats+1)][1:]
+    tests,finds = zip(*pairs)
+    ratios = [a/b for a,b in pairs]
+    return dict(lr_range_test_s=round(statistics.median(tests), 3), lr_find_s=round(statistics.median(finds), 3),
+                ratio=round(statistics.median(ratios), 3), ratios=[round(r, 3) for r in ratios])
 
-if __name__ == '__main__':
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--repeats', type=int, default=9)
-    args = p.parse_args()
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--repeats', type=int, default=9)
+    a = ap.parse_args()
     warnings.filterwarnings('ignore')
     torch.set_num_threads(1)
     res = {}
     for name,net in dict(convnet=convnet, mlp=mlp).items():
         for how,kw in dict(defaults={}, given=dict(n_steps=200, n_evals=20, n_valid=200)).items():
-            res[f'{name}, {how}'] = row = ratio(net, args.repeats, **kw)
-            print(f"{name:8s} {how:9s} lr_range_test {row['lr_range_test_s']:.2f} s   lr_find {row['lr_find_s']:.2f} s   ratio {row['ratio']:.2f}", flush=True)
+            res[f'{name}, {how}'] = row = ratio(net, a.repeats, **kw)
+            print(f'{name:8s} {how:9s}', {k:v for k,v in row.items() if k!='ratios'}, flush=True)
     save_results('range_test', dict(steps=200, bound=1.5, rows=res))
+
+if __name__=='__main__': main()

@@ -1,10 +1,11 @@
 """The papers' recipes at their own size: those that a CPU can carry.
 
-    SUPERCONV_DATA=/path/to/data python benchmarks/recipes_whole.py [--names lenet-12,lenet-25,lenet-multistep] [--seeds 3] [--scale 1]
+    SUPERCONV_DATA=/path/to/data python benchmarks/recipes_whole.py [--names lenet-12,lenet-25] [--seeds 3] [--scale 1]
 
-MNIST with LeNet is the one row of the papers' tables that needs no GPU: 1,406 steps of 512 images are about six minutes on one core. Each
-finished run is a line of results/recipes_whole.jsonl; results/recipes_whole.json has them all, with the published numbers beside them. Other names are
-those of `superconv recipes`; with a scale below 1 nothing is kept.
+MNIST with LeNet is the one row of the papers' tables that needs no GPU: 1,406 steps of 512 images are about six
+minutes on one core. Each finished run is a line of results/recipes_whole.jsonl; results/recipes_whole.json has them
+all, with the published numbers beside them. Other names are those of `superconv recipes`; with a scale below 1
+nothing is kept.
 """
 import argparse, warnings
 from dataclasses import asdict
@@ -18,9 +19,20 @@ def run(name, seed, scale=1.):
     print(r, flush=True)
     return dict(accuracy=r.accuracy, epochs=r.epochs, status=r.status, seconds=round(r.seconds))
 
+def save(runs):
+    "All finished runs, beside what was published"
+    def row(name, seed, found):
+        r = recipes[name]
+        return dict(recipe=name, seed=seed, published=r.published, published_sd=r.published_sd, steps=r.steps,
+                    settings=asdict(r), **found)
+    columns = 'steps, training loss, held-out loss, held-out accuracy in percent, after each epoch'
+    save_results('recipes_whole', dict(columns=columns, runs=[row(*k, r) for k,r in sorted(runs.items())]))
+
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument('--names', default='lenet-12'); ap.add_argument('--seeds', type=int, default=3); ap.add_argument('--scale', type=float, default=1.)
+    ap.add_argument('--names', default='lenet-12')
+    ap.add_argument('--seeds', type=int, default=3)
+    ap.add_argument('--scale', type=float, default=1.)
     a = ap.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
@@ -30,8 +42,6 @@ def main():
     with RunLog('study', results/'recipes_whole.jsonl', dict(study='recipes_whole')) as log:
         for o in todo:
             if o not in log.runs: log.add(o, run(*o))
-            save_results('recipes_whole', dict(columns='steps, training loss, held-out loss, held-out accuracy in percent, after each epoch',
-                runs=[dict(recipe=name, seed=seed, published=recipes[name].published, published_sd=recipes[name].published_sd, steps=recipes[name].steps, settings=asdict(recipes[name]), **r)
-                      for (name,seed),r in sorted(log.runs.items())]))
+            save(log.runs)
 
 if __name__=='__main__': main()

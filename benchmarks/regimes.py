@@ -21,27 +21,19 @@ batches, the same for all arms; the score is the accuracy on the 10,000 test ima
 Each finished run is at once a line in results/regimes.jsonl, so an interrupted study goes on where it stopped. What
 tells most comes first.
 """
-import argparse, math, os, time, warnings
+import argparse, math, os, time
 from fastai.basics import *
 from fastai.callback.all import *
-from superconv_fastai.compare import fit_linear, fit_multistep
-from superconv_fastai.data import image_dls
-from superconv_fastai.models import resnet8
+from superconv_fastai.all import *
 from superconv_fastai.runs import RunLog, seed_all
-from superconv_fastai.schedule import *
 from common import machine, results
+from small import EvaluateAt, quiet_start
 
 # ---- one run ----
 
 settings = dict(study='regimes', net='resnet8, stride 2', width=16, bn_mom=.05, momentum=.9,
                 wd='coupled, all parameters', sizes=dict(cifar10=16, fashion_mnist=14),
                 batches={1000:100, 2500:250, 10_000:250}, aug='mirror', n_tune=5000)
-
-class EvaluateAt(Callback):
-    "Evaluate only after these epochs, counted from 1"
-    def __init__(self, epochs): self.epochs = epochs
-    def before_validate(self):
-        if self.epoch+1 not in self.epochs: raise CancelValidException()
 
 def cycle(learn, n_epoch, lr): learn.fit_superconv(n_epoch, lr, div=30., tail_pct=0., moms=(.9,.9,.9))
 def multistep(learn, n_epoch, lr): fit_multistep(learn, n_epoch, lr, at=(5/8,7/8))
@@ -160,8 +152,7 @@ def main():
     ap.add_argument('--log', type=Path, default=results/'regimes.jsonl', help='the log of finished runs')
     ap.add_argument('--quick', action='store_true', help='a few epochs of 100 images, no file: does it run?')
     a = ap.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter('ignore')
+    quiet_start()
     if a.quick:
         return study(RunLog('study'), stage('cifar10', 100, [*pair,*others,*with_wd[1:]], [1,2], seeds[:1]), a.data)
     with RunLog('study', a.log, settings, dict(machine=machine())) as log: study(log, plan(), a.data)
