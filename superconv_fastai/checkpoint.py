@@ -24,14 +24,14 @@ from .state import data_order, global_rng_access, rng_access, undisturbed
 from copy import copy # after the star imports, which bring another
 
 # %% ../nbs/checkpoint.ipynb #d3694983
-def _plain(x):
+def _as_plain(x):
     "`x` out of tensors, numbers and text: what `torch.load(weights_only=True)` reads"
     if isinstance(x, torch.Tensor): return x.detach().as_subclass(torch.Tensor)
     if isinstance(x, np.ndarray): return x.tolist()
     if isinstance(x, np.generic): return x.item()
-    if isinstance(x, dict): return {k:_plain(v) for k,v in x.items()}
-    if isinstance(x, tuple): return tuple(map(_plain, x))
-    if isinstance(x, (list,L)): return [_plain(v) for v in x]
+    if isinstance(x, dict): return {k:_as_plain(v) for k,v in x.items()}
+    if isinstance(x, tuple): return tuple(map(_as_plain, x))
+    if isinstance(x, (list,L)): return [_as_plain(v) for v in x]
     if isinstance(x, (str,bytes,bool,int,float,type(None))): return x
     raise ValueError(f'a checkpoint holds tensors, numbers and text, and no {type(x).__name__}')
 
@@ -42,17 +42,18 @@ def _modules(learn):
 
 def _weights(m):
     sd = m.state_dict()
-    for k,v in sd.items(): sd[k] = _plain(v) # in place: the dict holds the versions of the modules too
+    for k,v in sd.items(): sd[k] = _as_plain(v) # in place: the dict holds the versions of the modules too
     return sd
 
 def _grads(learn):
     "The gradient of each parameter that has one; None where it is zero, as it is unless an accumulation window is open"
     def zero(g): return not (g._values() if g.is_sparse else g).any()
-    return {(k,n): None if zero(p.grad) else p.grad for k,m in _modules(learn).items() for n,p in m.named_parameters() if p.grad is not None}
+    params = {(k,n):p for k,m in _modules(learn).items() for n,p in m.named_parameters()}
+    return {k: None if zero(p.grad) else p.grad for k,p in params.items() if p.grad is not None}
 
 _counters = {TrackerCallback:('best','new_best','wait'), GradientAccumulation:('count',), ParamScheduler:('hps',)}
 
-def _names(cb): return [k for t,names in _counters.items() if isinstance(cb, t) for k in names if k in vars(cb)]
+def _counter_names(cb): return [k for t,names in _counters.items() if isinstance(cb, t) for k in names if k in vars(cb)]
 
 def _named_cbs(learn):
     "The callbacks by name; those of one class are counted"
@@ -60,46 +61,57 @@ def _named_cbs(learn):
     for cb in learn.cbs: res[type(cb).__name__, sum(k==type(cb).__name__ for k,_ in res)] = cb
     return res
 
-def _remembers(cb): return cb.state_dict() if hasattr(type(cb), 'state_dict') else {k:vars(cb)[k] for k in _names(cb)}
+def _remembers(cb): return cb.state_dict() if hasattr(type(cb), 'state_dict') else {k:vars(cb)[k] for k in _counter_names(cb)}
 
 # %% ../nbs/checkpoint.ipynb #3fad1eff
 def _recorded(rec):
     "The history that a `Recorder` holds"
-    return dict(values=rec.values, iters=rec.iters, lrs=torch.tensor(rec.lrs, dtype=torch.float64), losses=torch.stack(rec.losses) if rec.losses else torch.empty(0),
+    losses = torch.stack(rec.losses) if rec.losses else torch.empty(0)
+    return dict(values=rec.values, iters=rec.iters, lrs=torch.tensor(rec.lrs, dtype=torch.float64), losses=losses,
                 smooth=(rec.smooth_loss.val, rec.smooth_loss.count))
 
 def _snapshot(learn, fit, epoch):
     "Everything that the epochs from `epoch` on depend on"
     rec,scaler = first(learn.cbs, risinstance(Recorder)),vars(learn).get('scaler')
-    return dict(superconv_fastai='checkpoint', format=1, fit=fit, epoch=epoch, modules={k:_weights(m) for k,m in _modules(learn).items()}, **_plain(dict(
-        opt=learn.opt.state_dict(), grads=_grads(learn), scaler=scaler.state_dict() if scaler else {}, history=_recorded(rec) if rec else {},
-        place=(learn.train_iter, learn.pct_train), cbs={k:s for k,cb in _named_cbs(learn).items() if (s := _remembers(cb))},
-        order=[o if isinstance(o, (list,np.ndarray)) else rng_access(o)[0]() for o in data_order(learn.dls)], rngs={k:get() for k,(get,_) in global_rng_access().items()})))
+    state = dict(
+        opt=learn.opt.state_dict(), grads=_grads(learn), scaler=scaler.state_dict() if scaler else {},
+        history=_recorded(rec) if rec else {}, place=(learn.train_iter, learn.pct_train),
+        cbs={k:s for k,cb in _named_cbs(learn).items() if (s := _remembers(cb))},
+        order=[o if isinstance(o, (list,np.ndarray)) else rng_access(o)[0]() for o in data_order(learn.dls)],
+        rngs={k:get() for k,(get,_) in global_rng_access().items()})
+    modules = {k:_weights(m) for k,m in _modules(learn).items()}
+    return dict(superconv_fastai='checkpoint', format=1, fit=fit, epoch=epoch, modules=modules, **_as_plain(state))
 
 # %% ../nbs/checkpoint.ipynb #c173fab1
 def _load_opt(opt, sd):
     "Load the optimizer's state, but not the hyper-parameters that the schedule drives"
     driven = read_hypers(opt)
-    if not all(isinstance(s, dict) for s in (sd['state'].values() if isinstance(sd['state'], dict) else sd['state'])): raise ValueError('the state of its optimizer is none')
+    states = sd['state'].values() if isinstance(sd['state'], dict) else sd['state']
+    if not all(isinstance(s, dict) for s in states): raise ValueError('the state of its optimizer is none')
     if not isinstance(opt, OptimWrapper): # torch's optimizers move it themselves
         ps = [p for pg in opt.param_lists for p in pg]
-        if len(ps)!=len(sd['state']): raise ValueError(f"the optimizer has {len(ps)} parameters, and {len(sd['state'])} there")
+        if len(ps)!=len(sd['state']):
+            raise ValueError(f"the optimizer has {len(ps)} parameters, and {len(sd['state'])} there")
         state = [to_device(s, p.device) for s,p in zip(sd['state'], ps)]
         hypers = L({**h, **{k:v for k,v in new.items() if h.get(k)!=v}} for h,new in zip(opt.hypers, sd['hypers']))
-        sd = {**to_device({k:v for k,v in sd.items() if k not in ('state','hypers')}, ps[0].device), 'state':state, 'hypers':hypers}
+        rest = to_device({k:v for k,v in sd.items() if k not in ('state','hypers')}, ps[0].device)
+        sd = {**rest, 'state':state, 'hypers':hypers}
     opt.load_state_dict(sd)
     write_hypers(opt, driven)
 
 def _load_history(rec, h):
-    rec.values,rec.iters,rec.lrs,rec.losses = [L(v) for v in h['values']],h['iters'],h['lrs'].tolist(),list(h['losses'].unbind())
+    rec.values,rec.iters = [L(v) for v in h['values']],h['iters']
+    rec.lrs,rec.losses = h['lrs'].tolist(),list(h['losses'].unbind())
     rec.smooth_loss.val,rec.smooth_loss.count = h['smooth']
 
 def _load_order(dls, order):
     objs = data_order(dls)
-    if len(objs)!=len(order): raise ValueError(f'the data loaders have {len(objs)} random generators and lists of indices, and {len(order)} there')
+    if len(objs)!=len(order):
+        raise ValueError(f'the data loaders have {len(objs)} random generators and lists of indices, and {len(order)} there')
     for o,s in zip(objs, order):
         if not isinstance(o, (list,np.ndarray)): rng_access(o)[1](s)
-        elif len(o)!=len(s): raise ValueError(f'a list of indices in the data loaders is {len(o)} long, and {len(s)} there')
+        elif len(o)!=len(s):
+            raise ValueError(f'a list of indices in the data loaders is {len(o)} long, and {len(s)} there')
         else: o[:] = s
 
 def _restore(learn, ck):
@@ -118,14 +130,14 @@ def _restore(learn, ck):
     for k,cb in _named_cbs(learn).items():
         if k not in ck['cbs']: continue
         if hasattr(type(cb), 'load_state_dict'): cb.load_state_dict(ck['cbs'][k])
-        else: vars(cb).update({n:v for n,v in ck['cbs'][k].items() if n in _names(cb)})
+        else: vars(cb).update({n:v for n,v in ck['cbs'][k].items() if n in _counter_names(cb)})
     learn.train_iter,learn.pct_train = ck['place']
     if rank_distrib(): return
     _load_order(learn.dls, ck['order'])
     for k,(_,put) in global_rng_access().items():
         if k in ck['rngs']: put(ck['rngs'][k])
 
-# %% ../nbs/checkpoint.ipynb #b4e11128
+# %% ../nbs/checkpoint.ipynb #42e742d6
 def _fit_settings(learn, cb, n_epoch, cycle, cbs=None, wd=None):
     "What a fit has in common with each of its checkpoints"
     opt,steps,amp = cycle.opt,cycle.steps,first(learn.cbs+L(cbs), risinstance(MixedPrecision))
@@ -133,12 +145,25 @@ def _fit_settings(learn, cb, n_epoch, cycle, cbs=None, wd=None):
     if wd is None: wd = [h.get('wd') for h in next_optimizer(learn, True)[0].hypers] # of a new one, which no scheduler has touched
     else: wd = group_values('wd', wd, cycle.n_groups)
     wrapped = isinstance(opt, OptimWrapper)
-    return _plain(dict(
+    return _as_plain(dict(
         n_epoch=n_epoch, **cb.settings(cycle.n_groups, learn.moms), wd=wd, batches=steps.n_iter, batch_size=batch_sizes(learn.dls.train)[1],
         n_acc=steps.n_acc, n_steps=len(steps), groups=[len(pg) for pg in opt.param_lists],
         optimizer=type(opt.opt).__name__ if wrapped else [getattr(unpartial(o), '__name__', '') for o in opt.cbs],
         precision=amp.amp_mode.value if amp else None))
 
+# %% ../nbs/checkpoint.ipynb #1e2e6d53
+def _writable(name, path):
+    "`path` as that of a file that can be written"
+    path = any_file(name, path)
+    if not rank_distrib():
+        new = path.with_name(f'.{path.name}.part')
+        try:
+            new.touch()
+            new.unlink()
+        except OSError as e: refuse(name, str(path), f'a file in a folder that can be written to: {e}')
+    return path
+
+# %% ../nbs/checkpoint.ipynb #5ab1a5e7
 class SuperconvCheckpoint(Callback):
     "After each epoch, write to `path` all that `fit_superconv(..., resume=path)` needs to go on. That call adds it by itself"
     order,_given = 1000,None # when all others have ended the epoch
@@ -157,8 +182,9 @@ class SuperconvCheckpoint(Callback):
     def _found(self):
         "The settings of the cycle that runs, when no `fit_superconv` has given them"
         cb = first(self.learn.cbs, risinstance(OneCycleScheduler))
-        if cb is None: raise ValueError('SuperconvCheckpoint keeps what fit_superconv needs to go on: use it with that, or with a '
-                                        'OneCycleScheduler')
+        if cb is None:
+            raise ValueError('SuperconvCheckpoint keeps what fit_superconv needs to go on: use it with that, or with a '
+                             'OneCycleScheduler')
         learn,wd = self.learn,[h['wd'] for h in self.learn.opt.hypers if 'wd' in h] or None
         return _fit_settings(learn, cb, learn.n_epoch, cb.cycle or cb.plan(learn, learn.n_epoch), wd=wd)
 
@@ -185,46 +211,43 @@ class SuperconvCheckpoint(Callback):
             if isinstance(e, RuntimeError): # torch's, about the error before it
                 if not isinstance(e.__context__, OSError): raise
                 e = e.__context__
-            warn(f"no checkpoint of epoch {epoch-1} in {self._path} ({e}). Training goes on; " + ('there is none yet' if self._last is None else f'the last one is that of epoch {self._last}'))
+            last = 'there is none yet' if self._last is None else f'the last one is that of epoch {self._last}'
+            warn(f'no checkpoint of epoch {epoch-1} in {self._path} ({e}). Training goes on; {last}')
         else: self._last = epoch-1
 
-def _writable(name, path):
-    "`path` as that of a file that can be written"
-    path = any_file(name, path)
-    if not rank_distrib():
-        new = path.with_name(f'.{path.name}.part')
-        try: new.touch(); new.unlink()
-        except OSError as e: refuse(name, str(path), f'a file in a folder that can be written to: {e}')
-    return path
-
 # %% ../nbs/checkpoint.ipynb #efbca13c
-_types = dict(fit=dict, epoch=int, modules=dict, opt=dict, grads=dict, scaler=dict, history=dict, place=tuple, cbs=dict, order=list, rngs=dict)
+_types = dict(fit=dict, epoch=int, modules=dict, opt=dict, grads=dict, scaler=dict, history=dict, place=tuple, cbs=dict,
+              order=list, rngs=dict)
 
-def _line(e): return str(e).strip().partition('\n')[0][:200]
+def _first_line(e): return str(e).strip().partition('\n')[0][:200]
 
 def read_checkpoint(
     path # A file that `SuperconvCheckpoint` wrote
 ) -> dict:
     "The checkpoint in `path`"
-    def bad(why): refuse('resume', str(path), f'a checkpoint of fit_superconv, and {why}. Take another path, or delete the file')
+    def bad(why):
+        refuse('resume', str(path), f'a checkpoint of fit_superconv, and {why}. Take another path, or delete the file')
     try:
         with zipfile.ZipFile(path) as z: damaged = z.testzip()
         if damaged: raise ValueError(f'{damaged} is damaged')
         ck = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: bad(f'it cannot be read: {_line(e)}')
+    except Exception as e: bad(f'it cannot be read: {_first_line(e)}')
     ok = isinstance(ck, dict) and ck.get('superconv_fastai')=='checkpoint' and ck.get('format')==1
     return ck if ok and all(isinstance(ck.get(k), t) for k,t in _types.items()) else bad('it is something else')
 
-def _shapes(modules):
+def _weight_shapes(modules):
     "Type and shape of all weights"
-    return {f'{k}.{n}': f'{str(v.dtype)[6:]} {tuple(v.shape)}' for k,sd in modules.items() for n,v in sd.items() if isinstance(v, torch.Tensor)}
+    tensors = {f'{k}.{n}':v for k,sd in modules.items() for n,v in sd.items() if isinstance(v, torch.Tensor)}
+    return {k: f'{str(v.dtype)[6:]} {tuple(v.shape)}' for k,v in tensors.items()}
 
-def _check(learn, path, ck, fit, cbs, reset_opt):
+def _check_file(learn, path, ck, fit, cbs, reset_opt):
     "Refuse a checkpoint of another fit"
-    def bad(why): refuse('resume', str(path), f"a checkpoint of this fit, and it is another's: {why}. Take another path, or delete the file")
-    try: was = {**ck['fit'], **_shapes(ck['modules'])}
-    except AttributeError as e: bad(_line(e))
-    now = {**fit, **_shapes({k:m.state_dict() for k,m in _modules(learn).items()})}
+    def bad(why):
+        allowed = f"a checkpoint of this fit, and it is another's: {why}. Take another path, or delete the file"
+        refuse('resume', str(path), allowed)
+    try: was = {**ck['fit'], **_weight_shapes(ck['modules'])}
+    except AttributeError as e: bad(_first_line(e))
+    now = {**fit, **_weight_shapes({k:m.state_dict() for k,m in _modules(learn).items()})}
     other = [f'{k} is {was.get(k)!r} there and {now.get(k)!r} now' for k in {**now, **was} if was.get(k)!=now.get(k)]
     if other: bad('; '.join(other[:5]) + (f'; and {len(other)-5} more' if len(other)>5 else ''))
     if not 0 <= ck['epoch'] <= fit['n_epoch']: bad(f"it is of epoch {ck['epoch']}")
@@ -232,7 +255,7 @@ def _check(learn, path, ck, fit, cbs, reset_opt):
         if reset_opt or learn.opt is None: learn.create_opt()
         learn.cbs = learn.cbs + L(copy(cb) for cb in cbs if isinstance(cb, Callback))
         try: _restore(learn, ck)
-        except Exception as e: bad(_line(e))
+        except Exception as e: bad(_first_line(e))
 
 # %% ../nbs/checkpoint.ipynb #b6ff40e7
 class _Resume(SkipToEpoch):
@@ -259,7 +282,8 @@ class _Resume(SkipToEpoch):
         if ck is None: return
         for cb in self._held: cb.run = True
         _restore(self.learn, ck)
-        for i,row in enumerate(ck['history'].get('values', ())): self.learn.logger(L(i, *row, *['']*self.learn.recorder.add_time))
+        for i,row in enumerate(ck['history'].get('values', ())):
+            self.learn.logger(L(i, *row, *['']*self.learn.recorder.add_time))
 
 def resuming(learn, path, cb, n_epoch, cycle, cbs=None, wd=None, reset_opt=False):
     "The callbacks with which a fit writes to `path`, and goes on from it if it exists"
@@ -268,5 +292,5 @@ def resuming(learn, path, cb, n_epoch, cycle, cbs=None, wd=None, reset_opt=False
     save._given = fit
     if not path.exists(): return [save]
     ck = read_checkpoint(path)
-    _check(learn, path, ck, fit, cb+L(cbs), reset_opt)
+    _check_file(learn, path, ck, fit, cb+L(cbs), reset_opt)
     return [save, _Resume(ck)]

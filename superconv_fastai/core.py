@@ -44,7 +44,8 @@ def integer(
     ok=lambda v: True # The rule
 ) -> int:
     "`value` as an int; a `ValueError` when it is not an integer or breaks the rule"
-    try: v = None if isinstance(value, (bool,np.bool_)) else int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    whole = isinstance(value, float) and value.is_integer()
+    try: v = None if isinstance(value, (bool,np.bool_)) else int(value) if whole else operator.index(value)
     except TypeError: v = None
     return v if v is not None and abs(v)<2**63 and ok(v) else refuse(name, value, allowed)
 
@@ -105,7 +106,8 @@ def choice(
     allowed # The values to choose from
 ):
     "`value`, if it is one of `allowed`"
-    return value if isinstance(value, str) and value in allowed else refuse(name, value, f"one of {', '.join(map(repr, allowed))}")
+    if isinstance(value, str) and value in allowed: return value
+    refuse(name, value, f"one of {', '.join(map(repr, allowed))}")
 
 def flag(
     name:str, # What the user called the argument
@@ -122,7 +124,8 @@ def any_file(
     "`value` as the path of a file"
     try:
         path = Path(value)
-        if '\0' not in str(path) and path.parent.is_dir() and path.name and (path.is_file() or not path.exists()): return path
+        named = '\0' not in str(path) and path.parent.is_dir() and path.name
+        if named and (path.is_file() or not path.exists()): return path
     except (TypeError, OSError): pass # no path; a name that is too long
     refuse(name, str(value) if isinstance(value, Path) else value, allowed)
 
@@ -139,7 +142,7 @@ def new_file(
 def replacing(
     path:Path # The file
 ): # A name beside `path` to write to
-    "What is written to the name that this context manager gives takes the place of `path` when the block ends well: readers find the old file or the new one"
+    "Write to the name that this gives; when the block ends well it takes the place of `path`"
     new = path.with_name(f'.{path.name}.part')
     try:
         yield new

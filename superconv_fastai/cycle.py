@@ -119,7 +119,8 @@ class StepScheduler(EventCallback):
         "What a fit would do; the fit that comes next follows it. Refuses what cannot work"
         cbs,(opt,_) = learn.cbs+L(cbs),next_optimizer(learn, reset_opt)
         for cb in cbs:
-            if cb is not self and _drives(cb): raise ValueError(f'{cb} and {self} both drive lr or momentum: remove one of them')
+            if cb is self or not _drives(cb): continue
+            raise ValueError(f'{cb} and {self} both drive lr or momentum: remove one of them')
         n_acc = _n_acc(cbs)
         steps = plan_steps(learn.dls.train, n_epoch, n_acc)
         cycle = Cycle(opt, *self.schedules(len(steps), n_groups(opt), learn.moms), steps)
@@ -138,8 +139,9 @@ def before_epoch(self:StepScheduler):
     "Keep trackers off the epochs that a resumed run skips, where they would look for values that are not there"
     skip = first(self.learn.cbs, risinstance(SkipToEpoch))
     if skip is None or self.learn.lock.locked(): return
-    if self.learn.epoch < skip._skip_to: self._held += [cb for cb in self.learn.cbs if isinstance(cb, TrackerCallback) and cb.run]
-    for cb in self._held: cb.run = self.learn.epoch >= skip._skip_to
+    cbs,skipped = self.learn.cbs,self.learn.epoch < skip._skip_to
+    if skipped: self._held += [cb for cb in cbs if isinstance(cb, TrackerCallback) and cb.run]
+    for cb in self._held: cb.run = not skipped
 
 @patch
 def before_train(self:StepScheduler):
@@ -181,12 +183,13 @@ def before_batch(self:StepScheduler):
 def _regroup(self:StepScheduler, place):
     "The optimizer has other groups than the cycle was made for"
     opt,old = self.learn.opt,self._cycle
-    n,joined = n_groups(opt),n_groups(opt)-old.n_groups
-    what = f'{joined} parameter groups joined the optimizer' if joined>0 else f'{-joined} parameter groups left the optimizer'
+    n = n_groups(opt)
+    what = f'{abs(n-old.n_groups)} parameter groups {"joined" if n>old.n_groups else "left"} the optimizer'
     try: new = Cycle(opt, *self.schedules(len(old.steps), n, self.learn.moms), old.steps)
     except ValueError as e: raise ValueError(f'{what} during the fit: {e}') from None
     if new.at(place)['lr'][:old.n_groups] != old.at(place)['lr'][:n]:
-        raise ValueError(f'{what} during the fit, and the LRs are spread over the groups that it began with: give one LR for all')
+        raise ValueError(f'{what} during the fit, and the LRs are spread over the groups that it began with: '
+                         'give one LR for all')
     self._cycle = new
     self._before += read_hypers(opt)[len(self._before):]
 
@@ -203,14 +206,14 @@ def after_fit(self:StepScheduler):
 def record(self:StepScheduler,
     learn:Learner # Its recorder gets it
 ):
-    "`recorder.hps` as fastai's schedulers leave it (the last group), and `recorder.hps_by_group`: values for each place that was used"
+    "`recorder.hps` as fastai's schedulers leave it (the last group), and `recorder.hps_by_group` (all of them)"
     if not (hasattr(learn, 'recorder') and self._used): return
     learn.recorder.hps_by_group = self._used
     learn.recorder.hps = {**getattr(learn.recorder, 'hps', {}), **{k:[o[-1] for o in v] for k,v in self._used.items()}}
 
 @patch
 def state_dict(self:StepScheduler):
-    "What a checkpoint keeps: the values used, `(n, n_groups)`, NaN where a group had not joined, and the last place in the cycle"
+    "For a checkpoint: the values used, `(n, n_groups)`, NaN where a group had not joined, and the last place"
     def table(rows):
         n = max(map(len, rows), default=0)
         return torch.tensor([o + [math.nan]*(n-len(o)) for o in rows], dtype=torch.float64)
@@ -225,6 +228,9 @@ def load_state_dict(self:StepScheduler,
     self._place = [sd['place']]
 
 # %% ../nbs/cycle.ipynb #16b1e27c
+_no_momentum = ('The optimizer has no momentum to cycle, so only the LR will be cycled. For momentum use for example '
+                "opt_func=partial(SGD, mom=0.95), or torch's SGD with its momentum set")
+
 class OneCycleScheduler(StepScheduler):
     "Drive lr and momentum of every parameter group through one cycle, counted in optimizer steps"
     def __init__(self,
@@ -235,7 +241,7 @@ class OneCycleScheduler(StepScheduler):
         stepsize:int=None, # Optimizer steps in one leg; overrides `tail_pct`
         moms=None, # Momentum at the first step, at the peak and after the cycle, or 'critical'; `learn.moms` when None
         policy:str='paper', # 'paper', 'authors' or 'cosine'
-        pct_start:float=None # Share of all steps before the peak, as in `fit_one_cycle`; the two legs are alike when None
+        pct_start:float=None # Share of all steps before the peak, as in `fit_one_cycle`; equal legs when None
     ):
         self._lr_max,self._moms,self._div = lr_max,moms,dict(div=div, div_final=div_final)
         self._legs = dict(tail_pct=tail_pct, stepsize=stepsize, policy=policy, pct_start=pct_start)
@@ -251,19 +257,21 @@ class OneCycleScheduler(StepScheduler):
         lr = one_cycle(n_steps, group_lrs(self._lr_max, n_groups), **self._div, **self._legs)
         moms = ifnone(self._moms, moms)
         if not isinstance(moms, str): return lr, momentum_cycle(n_steps, moms, **self._legs)
-        return lr, CriticalMomentum(lr) if moms=='critical' else refuse('moms', moms, "three numbers in [0, 1), or 'critical'")
+        if moms!='critical': refuse('moms', moms, "three numbers in [0, 1), or 'critical'")
+        return lr, CriticalMomentum(lr)
 
     def settings(self,
         n_groups:int, # Parameter groups
         moms # Momenta of the learner
     ) -> dict:
         "What tells this cycle from another, as plain values"
-        legs,moms = {k:v for k,v in self._legs.items() if k!='pct_start' or v is not None},ifnone(self._moms, moms)
-        return dict(lr_max=group_lrs(self._lr_max, n_groups), **self._div, **legs, moms=moms if isinstance(moms, str) else [*moms])
+        legs = {k:v for k,v in self._legs.items() if k!='pct_start' or v is not None}
+        moms = ifnone(self._moms, moms)
+        if not isinstance(moms, str): moms = [*moms]
+        return dict(lr_max=group_lrs(self._lr_max, n_groups), **self._div, **legs, moms=moms)
 
     def _warn(self):
-        if not any(self._cycle.on): warn('The optimizer has no momentum to cycle, so only the LR will be cycled. For momentum use '
-            "for example opt_func=partial(SGD, mom=0.95), or torch's SGD with its momentum set")
+        if not any(self._cycle.on): warn(_no_momentum)
         warn_adaptive(self.learn.opt, max(group_lrs(self._lr_max, self._cycle.n_groups)))
 
 # %% ../nbs/cycle.ipynb #7feb476c

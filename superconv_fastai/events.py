@@ -11,10 +11,10 @@ __all__ = ['EventCallback']
 from fastai.basics import *
 
 # the events that `run_train` and `run_valid` are about
-_batch_events = {'before_batch','after_pred','after_loss','before_backward','after_cancel_backward','after_backward','before_step',
-                 'after_step','after_cancel_batch','after_batch'}
-_cancels = (CancelBatchException, CancelBackwardException, CancelEpochException, CancelFitException, CancelStepException,
-            CancelTrainException, CancelValidException)
+_batch_events = {'before_batch','after_pred','after_loss','before_backward','after_cancel_backward','after_backward',
+                 'before_step','after_step','after_cancel_batch','after_batch'}
+_cancels = (CancelBatchException, CancelBackwardException, CancelEpochException, CancelFitException,
+            CancelStepException, CancelTrainException, CancelValidException)
 
 # %% ../nbs/events.ipynb #220fc3a3
 class EventCallback(Callback):
@@ -30,8 +30,8 @@ class EventCallback(Callback):
             try: getattr(self, event_name)()
             except _cancels: raise
             except Exception as e:
-                raise modify_exception(e, f'Exception occured in `{type(self).__name__}` when calling event `{event_name}`:\n\t{e}',
-                                       replace=True)
+                where = f'Exception occured in `{type(self).__name__}` when calling event `{event_name}`'
+                raise modify_exception(e, f'{where}:\n\t{e}', replace=True)
         if event_name=='after_fit': self.run = True
 
     def _wants_batch(self): return self.run_train if self.learn.training else self.run_valid

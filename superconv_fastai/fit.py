@@ -17,12 +17,13 @@ from .show import *
 from .state import save_autocast
 
 # %% ../nbs/fit.ipynb #f1d97fcd
-_default_lr = ("lr_max is None, so the largest LR is learn.lr={lr:g}, fastai's default. learn.superconverge(n_epoch) finds a better one, "
-               "and learn.lr_range_test() says how large it may be")
+_default_lr = ("lr_max is None, so the largest LR is learn.lr={lr:g}, fastai's default. "
+               "learn.superconverge(n_epoch) finds a better one, and learn.lr_range_test() says how large it may be")
 
 def _fit_and_put_back(learn, cb, *args, **kwargs):
-    "`learn.fit`; whatever happens, lr and momentum are afterwards what they were, and what only a good end puts back is put back"
-    before,attrs,leave_autocast = read_hypers(learn.opt),{k:getattr(learn, k) for k in ('logger','loss_func')},save_autocast()
+    "`learn.fit`; whatever happens, lr and momentum are put back, and what fastai puts back only after a good end"
+    before,leave_autocast = read_hypers(learn.opt),save_autocast()
+    attrs = {k:getattr(learn, k) for k in ('logger','loss_func')}
     try: learn.fit(*args, **kwargs)
     except BaseException:
         leave_autocast()
@@ -47,8 +48,8 @@ def fit_superconv(self:Learner,
     cbs=None, # Callbacks for this fit
     reset_opt:bool=False, # Make a new optimizer?
     start_epoch:int=0, # Resume here: the cycle is the one of all `n_epoch` epochs
-    resume=None, # File to write a checkpoint to after each epoch, and to go on from when it exists: see `SuperconvCheckpoint`
-    pct_start:float=None # Share of all optimizer steps before the peak, as in `fit_one_cycle`; the two legs are alike when None
+    resume=None, # File to write a checkpoint to after each epoch, and to go on from: see `SuperconvCheckpoint`
+    pct_start:float=None # Share of all steps before the peak, as in `fit_one_cycle`; equal legs when None
 ):
     "Train with super-convergence's 1cycle policy (arXiv 1708.07120). lr and momentum are put back, whatever happens"
     n_epoch,start_epoch = check_epochs(n_epoch, start_epoch)
@@ -56,7 +57,8 @@ def fit_superconv(self:Learner,
     check_cbs(cbs)
     opt,lr = next_optimizer(self, reset_opt)
     if wd is not None: group_values('wd', wd, n_groups(opt))
-    cb = OneCycleScheduler(lr if lr_max is None else lr_max, div, div_final, tail_pct, stepsize, moms, policy, pct_start)
+    top = lr if lr_max is None else lr_max
+    cb = OneCycleScheduler(top, div, div_final, tail_pct, stepsize, moms, policy, pct_start)
     cycle = cb.plan(self, n_epoch, cbs, reset_opt)
     if lr_max is None and isinstance(lr, float) and lr==defaults.lr: warn(_default_lr.format(lr=lr))
     if resume is not None:
@@ -94,14 +96,16 @@ def plot_superconv(self:Learner,
     n_epoch,_ = check_epochs(n_epoch)
     check_cbs(cbs)
     lr_max = next_optimizer(self)[1] if lr_max is None else lr_max
-    cycle = OneCycleScheduler(lr_max, div, div_final, tail_pct, stepsize, moms, policy, pct_start).plan(self, n_epoch, cbs)
+    cb = OneCycleScheduler(lr_max, div, div_final, tail_pct, stepsize, moms, policy, pct_start)
+    cycle = cb.plan(self, n_epoch, cbs)
     _,axs = new_axes(1, 2, figsize=(9,3))
     _draw_lrs(axs[0], cycle.lr.values().T)
     if any(cycle.on): axs[1].plot(cycle.mom.values(), color=colors[0])
-    else: axs[1].text(.5, .5, 'this optimizer has no momentum to cycle', ha='center', color=grey, transform=axs[1].transAxes)
+    else: axs[1].text(.5, .5, 'no momentum to cycle', ha='center', color=grey, transform=axs[1].transAxes)
     axs[1].set_ylabel('momentum')
     n = len(cycle.steps)
     for ax in axs:
         ax.set(xlabel='optimizer step', xlim=(0, n))
-        with figure_style(): ax.secondary_xaxis('top', functions=(lambda s: s*n_epoch/n, lambda e: e*n/n_epoch)).set_xlabel('epoch')
+        with figure_style(): top = ax.secondary_xaxis('top', functions=(lambda s: s*n_epoch/n, lambda e: e*n/n_epoch))
+        top.set_xlabel('epoch')
     return axs

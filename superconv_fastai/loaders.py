@@ -21,11 +21,11 @@ def batch_sizes(
     "Sizes in one process, also when several share the data. A `ValueError` for a loader without a length"
     try: n_iter = len(dl)
     except TypeError:
-        raise ValueError(f'{type(dl).__name__} has no length, so an epoch has no known number of steps and a cycle cannot be planned: '
-                         'give the DataLoader an `n`, or its dataset a `__len__`') from None
+        raise ValueError(f'{type(dl).__name__} has no length, so an epoch has no known number of steps and a cycle '
+                         'cannot be planned: give the DataLoader an `n`, or its dataset a `__len__`') from None
     bs,n = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None),getattr(dl, 'n', None)
     if not bs: return n_iter,None,None
-    if n is None: n = getattr(getattr(dl, 'dl', None), 'n', None) # DistributedDL knows it from its first epoch on, the loader in it before
+    if n is None: n = getattr(getattr(dl, 'dl', None), 'n', None) # of DistributedDL, before its first epoch
     if n is None: # a torch DataLoader
         with suppress(TypeError, AttributeError): n = len(dl.sampler)
     if not n: return n_iter,bs,bs
@@ -86,10 +86,12 @@ def plan_steps(
     n_epoch,_ = check_epochs(n_epoch)
     n_acc = count('n_acc', n_acc, none=True)
     n_iter,bs,last_bs = batch_sizes(dl)
-    if n_acc and not bs: raise ValueError(f'{type(dl).__name__} has no batch size, so its accumulation windows cannot be planned')
+    if n_acc and not bs:
+        raise ValueError(f'{type(dl).__name__} has no batch size, so its accumulation windows cannot be planned')
     plan = StepPlan(n_epoch, n_iter, bs, last_bs, n_acc) if n_acc and n_iter else StepPlan(n_epoch, n_iter)
     if len(plan): return plan
-    raise ValueError(f'n_epoch={n_epoch} epochs of {n_iter} batches contain no optimizer step' + (f' with n_acc={n_acc}' if n_acc else ''))
+    how = f' with n_acc={n_acc}' if n_acc else ''
+    raise ValueError(f'n_epoch={n_epoch} epochs of {n_iter} batches contain no optimizer step{how}')
 
 # %% ../nbs/loaders.ipynb #a394dab3
 def items_in(
@@ -109,11 +111,11 @@ def held_out_batches(
     dl, # A DataLoader, fastai's or torch's
     n:int # Items wanted
 ) -> list: # Batches with `n` items, or all there are
-    "Some items of `dl`, the same ones each time, classes mixed; a text in its order, and a stream, give their first ones"
+    "Some items of `dl`, the same ones each time, classes mixed; an ordered text and a stream give their first ones"
     if n==0: return []
     if isinstance(dl, DataLoader) and dl.indexed and dl.n and dl.bs and not hasattr(dl, 'seq_len'):
         idxs = random.Random(0).sample(range(dl.n), min(n, dl.n))
-        return list(dl.new(get_idxs=partial(list, idxs), shuffle=False, drop_last=False)) # workers may be spawned: no lambda
+        return list(dl.new(get_idxs=partial(list, idxs), shuffle=False, drop_last=False)) # workers take no lambda
     if isinstance(dl, TorchDataLoader) and dl.batch_size and not isinstance(dl.dataset, IterableDataset):
         some = Subset(dl.dataset, random.Random(0).sample(range(len(dl.dataset)), min(n, len(dl.dataset))))
         return list(TorchDataLoader(some, dl.batch_size, collate_fn=dl.collate_fn, num_workers=dl.num_workers))

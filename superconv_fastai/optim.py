@@ -57,7 +57,8 @@ def group_lrs(
     n_groups:int # Parameter groups
 ) -> list: # One float for each group
     "Largest LR of each parameter group"
-    if hasattr(lr_max, 'lr_max'): refuse('lr_max', f'a {type(lr_max).__name__}', 'a finite number > 0: pass its .lr_max')
+    if hasattr(lr_max, 'lr_max'):
+        refuse('lr_max', f'a {type(lr_max).__name__}', 'a finite number > 0: pass its .lr_max')
     return group_values('lr_max', lr_max, n_groups, positive)
 
 # %% ../nbs/optim.ipynb #d44db16c
@@ -86,8 +87,9 @@ def has_momentum(
 
 # %% ../nbs/optim.ipynb #5ecb6542
 _plain_steps = {'weight_decay','l2_reg','average_grad','sgd_step','momentum_step'} # steps along an average of gradients
-_adaptive_steps = {'average_sqr_grad','rms_prop_step','adam_step','radam_step','qhadam_step','larc_layer_lr','larc_step','lamb_step'}
-_not_adaptive = 'SGD','ASGD','LBFGS','SGDScheduleFree','DAdaptSGD' # classes of torch and others, and those that inherit from them
+_adaptive_steps = {'average_sqr_grad','rms_prop_step','adam_step','radam_step','qhadam_step','larc_layer_lr',
+                   'larc_step','lamb_step'}
+_not_adaptive = 'SGD','ASGD','LBFGS','SGDScheduleFree','DAdaptSGD' # classes, and what inherits from them
 
 def stepper_names(
     opt # fastai's or wrapped
@@ -137,8 +139,8 @@ def check_sgd(
     o = opt.opt if isinstance(opt, OptimWrapper) else opt
     names = [getattr(unpartial(cb), '__name__', str(cb)) for cb in o.cbs] if isinstance(o, Optimizer) else []
     parts = f" of {', '.join(names)}" if names else ''
-    raise ValueError(f"mode={mode!r} is about steps along a gradient, those of SGD with or without momentum. The steps of "
-                     f"this {type(o).__name__}{parts} are not its LR times a gradient: use mode='probe'")
+    raise ValueError(f"mode={mode!r} is about steps along a gradient, those of SGD with or without momentum. The steps "
+                     f"of this {type(o).__name__}{parts} are not its LR times a gradient: use mode='probe'")
 
 # %% ../nbs/optim.ipynb #cbafd5af
 def decay_rate(
@@ -199,7 +201,8 @@ def weight_decays(
 ) -> list: # One for each group
     "The weight decay that a fit will use"
     was = [h.get('wd', 0.) for h in opt.hypers]
-    return was if learn.wd is None else group_values('learn.wd', learn.wd, len(was), partial(real, allowed='a finite number'))
+    if learn.wd is None: return was
+    return group_values('learn.wd', learn.wd, len(was), partial(real, allowed='a finite number'))
 
 def decay_ratios(
     learn:Learner,

@@ -24,7 +24,7 @@ class StepFunction:
     ): self.call,self.n_steps,self.grouped = call,n_steps,grouped
 
     def at(self, step):
-        "What `step` uses: a list with a value for each parameter group. No checks, no arrays: this runs in the training loop"
+        "What `step` uses: a list with a value for each group. No checks, no arrays: it runs in the training loop"
         raise NotImplementedError(f'{type(self).__name__} has to say what a step uses')
 
     def _many(self, steps): return np.array([self.at(s) for s in steps.ravel().tolist()]).reshape(*steps.shape, -1)
@@ -51,13 +51,15 @@ class StepFunction:
     def __hash__(self): return hash(self.call)
 
 # %% ../nbs/schedule.ipynb #4d533063
+_math_cos = np.vectorize(math.cos, otypes=[float]) # numpy's cosine differs in the last bit
+
 class Schedule(StepFunction):
     "A curve over optimizer steps, joined from phases. `one_cycle` and `momentum_cycle` make them."
     def __init__(self,
         call:str, # The call that makes it: its identity and its repr
         n_steps:int, # Optimizer steps in the run
         stepsize:int, # Optimizer steps in the rising leg of the cycle
-        phases:list, # `(first step, values there, values it heads for, steps until it gets there)`, a value for each parameter group
+        phases:list, # `(first step, values there, values it heads for, steps until it gets there)`, a value a group
         cosine:bool=False, # Half cosines instead of lines?
         grouped:bool=False # One value for each parameter group, or a single one?
     ):
@@ -79,7 +81,7 @@ class Schedule(StepFunction):
         start,frm,to,length = map(np.array, zip(*self.phases))
         i = np.searchsorted(self.starts, steps, side='right')-1
         t = (steps-start[i])/length[i]
-        if self.cosine: t = (1-np.vectorize(math.cos, otypes=[float])(math.pi*t))/2 # numpy's cosine differs in the last bit
+        if self.cosine: t = (1-_math_cos(math.pi*t))/2
         return frm[i] + (to[i]-frm[i])*t[...,None]
 
 # %% ../nbs/schedule.ipynb #22c9eb28
@@ -88,16 +90,18 @@ policies = 'paper','authors','cosine'
 def _call(name, **kwargs): return f"{name}({', '.join(f'{k}={v!r}' for k,v in kwargs.items())})"
 
 def _check_pct_start(pct_start, tail_pct, stepsize, policy):
-    pct_start = real('pct_start', pct_start, f'None or a number in [0, 1-tail_pct], and tail_pct={tail_pct:g}', lambda v: 0<=v<=1-tail_pct)
+    allowed = f'None or a number in [0, 1-tail_pct], and tail_pct={tail_pct:g}'
+    pct_start = real('pct_start', pct_start, allowed, lambda v: 0<=v<=1-tail_pct)
     if stepsize is not None: refuse('pct_start', pct_start, 'None with `stepsize`, which says where the peak is')
     if policy=='authors': refuse('pct_start', pct_start, "None with policy='authors', whose two legs are alike")
     return pct_start
 
 def _legs(n_steps, tail_pct, stepsize, policy, pct_start, longer=False):
-    "Check what LR and momentum share: `(n_steps, steps up, steps down, does a tail end the run?)`, and the arguments as checked"
+    "What LR and momentum share: `(n_steps, steps up, steps down, does a tail end the run?)`, and the checked arguments"
     choice('policy', policy, policies)
     n = count('n_steps', n_steps)
-    tail_pct = real('tail_pct', tail_pct, 'in [0, 1), the share of the steps that come after the cycle', lambda v: 0<=v<1)
+    allowed = 'in [0, 1), the share of the steps that come after the cycle'
+    tail_pct = real('tail_pct', tail_pct, allowed, lambda v: 0<=v<1)
     args = dict(n_steps=n, tail_pct=tail_pct, stepsize=None, policy=policy)
     if pct_start is not None:
         pct_start = _check_pct_start(pct_start, tail_pct, stepsize, policy)
@@ -179,7 +183,7 @@ def momentum_cycle(
 
 # %% ../nbs/schedule.ipynb #0cb7ba3b
 class CriticalMomentum(StepFunction):
-    "The momentum `1 - 2*sqrt(lr)`, in [0, 1), at each LR of a schedule (arXiv 2603.28921). It is called like a `Schedule`"
+    "The momentum `1 - 2*sqrt(lr)`, in [0, 1), at each LR of a schedule (arXiv 2603.28921). Called like a `Schedule`"
     def __init__(self,
         lr:StepFunction # The LR that it follows
     ):
@@ -205,9 +209,10 @@ def multistep(
 ) -> Schedule:
     "An LR that falls in steps, the baseline of arXiv 1708.07120"
     n,(top,grouped),by = count('n_steps', n_steps),_top_lrs(lr),positive('by', by)
-    shares = sorted(real('at', v, 'a list of shares of the run, in [0, 1]', lambda v: 0<=v<=1) for v in ifnone(values(at), [at]))
+    allowed = 'a list of shares of the run, in [0, 1]'
+    shares = sorted(real('at', v, allowed, lambda v: 0<=v<=1) for v in ifnone(values(at), [at]))
     levels = [[v*by**i for v in top] for i in range(len(shares)+1)]
-    falls = {0:levels[0], **{math.ceil(a*n-1e-9):level for a,level in zip(shares, levels[1:])}} # the last at one step counts
+    falls = {0:levels[0]} | {math.ceil(a*n-1e-9):v for a,v in zip(shares, levels[1:])} # at one step the last one counts
     call = _call('multistep', n_steps=n, lr=top if grouped else top[0], at=shares, by=by)
     return Schedule(call, n, n, [(start, v, v, 1) for start,v in falls.items()], grouped=grouped)
 

@@ -26,7 +26,8 @@ class Report:
     def _lines(self): return [o for o in self._text() if o]
     def _formatted(self, how):
         df = self.table()
-        return getattr(df, how)(index=isinstance(df.index, pd.Index) and df.index.dtype==object, float_format='{:.4g}'.format, na_rep='-')
+        named = not isinstance(df.index, pd.RangeIndex)
+        return getattr(df, how)(index=named, float_format='{:.4g}'.format, na_rep='-')
 
     def __repr__(self):
         table = [self._formatted('to_string')] if self._shows_table else []
@@ -34,7 +35,8 @@ class Report:
 
     def _repr_html_(self):
         table = self._formatted('to_html') if self._shows_table else '<br>'
-        return f'<b>{escape(self._head(), quote=False)}</b>{table}' + '<br>'.join(escape(o, quote=False) for o in self._lines())
+        head,*lines = (escape(o, quote=False) for o in [self._head(), *self._lines()])
+        return f'<b>{head}</b>{table}' + '<br>'.join(lines)
 
 # %% ../nbs/show.ipynb #9e4813c9
 colors = ['#0072B2', '#C84F00', '#006B4E', '#C2478E', '#594300', '#222255']
@@ -85,9 +87,9 @@ def spread_out(
         d = np.diff(new)
         tight = np.maximum(gap-d, 0)/2
         if not len(d) or tight.max()<gap/100: break
-        new[:-1] -= tight; new[1:] += tight
-    res = np.empty(len(ys)); res[order] = new
-    return res
+        new[:-1] -= tight
+        new[1:] += tight
+    return new[np.argsort(order)]
 
 def label_ends(
     ax, # Axes whose limits are set and whose figure was drawn
@@ -98,7 +100,8 @@ def label_ends(
     per_point = (hi-lo)/(ax.get_window_extent().height*72/ax.figure.dpi)
     right = ax.get_xlim()[1]
     for (text,_,color),y in zip(ends, spread_out([min(max(e[1], lo), hi) for e in ends], 12*per_point)):
-        ax.annotate(text, (right, y), xytext=(6,0), textcoords='offset points', va='center', color=color, fontsize=9, annotation_clip=False, parse_math=False)
+        ax.annotate(text, (right, y), xytext=(6,0), textcoords='offset points', va='center', color=color, fontsize=9,
+                    annotation_clip=False, parse_math=False)
 
 # %% ../nbs/show.ipynb #928c0247
 @contextmanager
