@@ -18,6 +18,7 @@ import numpy as np, torch
 from torch import nn
 from torch.utils.data import Sampler
 from torch.utils.data import DataLoader as TorchDataLoader
+from fastcore.basics import patch
 from fastcore.foundation import L
 from fastai.basics import Callback, DataLoader, DataLoaders, Learner, Metric, Pipeline, Recorder, TensorBase, ifnone, noop
 from fastai.callback.hook import HookCallback
@@ -26,21 +27,26 @@ from fastai.optimizer import Optimizer, OptimWrapper
 from .core import new_file
 
 # %% ../nbs/state.ipynb #e2302d45
-_deep = (Learner, Callback, Metric, nn.Module, BaseLoss, Optimizer, OptimWrapper, torch.optim.Optimizer, torch.amp.GradScaler,
-         torch.optim.lr_scheduler.LRScheduler, DataLoaders, L, SimpleNamespace)
-_libraries = sys.stdlib_module_names | {'torch','numpy','pandas','PIL','matplotlib','fastcore','fastai','fastprogress','wandb','tensorboard','tensorboardX','mlflow','comet_ml','neptune','clearml'}
+_deep = (Learner, Callback, Metric, nn.Module, BaseLoss, Optimizer, OptimWrapper, torch.optim.Optimizer,
+         torch.amp.GradScaler, torch.optim.lr_scheduler.LRScheduler, DataLoaders, L, SimpleNamespace)
+_library_roots = sys.stdlib_module_names | {
+    'torch','numpy','pandas','PIL','matplotlib','fastcore','fastai','fastprogress',
+    'wandb','tensorboard','tensorboardX','mlflow','comet_ml','neptune','clearml'}
 _values = (str, bytes, int, float, complex, type(None)) # nothing in them can change
 _loaders = (DataLoader, TorchDataLoader, Sampler)
 _rngs = (random.Random, np.random.RandomState, np.random.Generator, torch.Generator)
 
-def _own(x):
+def _of_no_library(x):
     "Is `x` an object of a class that no library defines, and not a collection?"
-    return type(x).__module__.partition('.')[0] not in _libraries and isinstance(getattr(x, '__dict__', None), dict) and not hasattr(x, '__getitem__')
+    if type(x).__module__.partition('.')[0] in _library_roots or hasattr(x, '__getitem__'): return False
+    return isinstance(getattr(x, '__dict__', None), dict)
 
 def rng_access(g):
     "Functions that read and write the state of the random generator `g`"
-    if isinstance(g, np.random.Generator): return lambda: g.bit_generator.state, lambda state: setattr(g.bit_generator, 'state', state)
-    return [getattr(g, name) for name in (('getstate','setstate') if isinstance(g, random.Random) else ('get_state','set_state'))]
+    bits = getattr(g, 'bit_generator', None)
+    if bits is not None: return lambda: bits.state, lambda state: setattr(bits, 'state', state)
+    names = ('getstate','setstate') if isinstance(g, random.Random) else ('get_state','set_state')
+    return [getattr(g, name) for name in names]
 
 def _rng(g):
     "A function that puts the random generator `g` back"
@@ -50,7 +56,8 @@ def _rng(g):
 
 def global_rng_access():
     "For each global generator, of Python, numpy, torch and the accelerator: functions that read and write its state"
-    res = dict(python=(random.getstate,random.setstate), numpy=(np.random.get_state,np.random.set_state), torch=(torch.get_rng_state,torch.set_rng_state))
+    res = dict(python=(random.getstate,random.setstate), numpy=(np.random.get_state,np.random.set_state),
+               torch=(torch.get_rng_state,torch.set_rng_state))
     if torch.cuda.is_initialized(): res['cuda'] = torch.cuda.get_rng_state_all,torch.cuda.set_rng_state_all
     if torch.backends.mps.is_available(): res['mps'] = torch.mps.get_rng_state,torch.mps.set_rng_state
     return res
@@ -58,30 +65,34 @@ def global_rng_access():
 def save_rngs():
     "A function that puts the global generators back, and torch's grad mode"
     was = [(put, get()) for get,put in global_rng_access().values()] + [(torch.set_grad_enabled, torch.is_grad_enabled())]
-    if torch.cuda.is_available() and not torch.cuda.is_initialized(): was.append((torch.cuda.manual_seed_all, torch.initial_seed())) # what its first use would begin with
+    if torch.cuda.is_available() and not torch.cuda.is_initialized():
+        was.append((torch.cuda.manual_seed_all, torch.initial_seed())) # what its first use would begin with
     return lambda: [put(state) for put,state in was]
 
 # %% ../nbs/state.ipynb #29b71896
 def save_autocast():
     "A function that leaves every autocast region entered since now, and forgets its casts"
-    was = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ['cpu'] + ['cuda']*torch.cuda.is_available()]
+    devices = ['cpu'] + ['cuda']*torch.cuda.is_available()
+    was = [(d, torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in devices]
     depth = torch.autocast_increment_nesting() - 1
     torch.autocast_decrement_nesting()
     def undo():
         now = torch.autocast_increment_nesting()
         while now > depth: now = torch.autocast_decrement_nesting()
-        for d,on,dtype in was: torch.set_autocast_enabled(d, on); torch.set_autocast_dtype(d, dtype)
+        for d,on,dtype in was:
+            torch.set_autocast_enabled(d, on)
+            torch.set_autocast_dtype(d, dtype)
         if not depth: torch.clear_autocast_cache()
     return undo
 
-# %% ../nbs/state.ipynb #e57a9b64
+# %% ../nbs/state.ipynb #253fc2b9
 def _is_index(x):
     "Is `x` a list or an array of whole numbers?"
     if isinstance(x, np.ndarray): return x.dtype.kind in 'iu'
     x = x.items if isinstance(x, L) else x
     return isinstance(x, list) and len(x)>0 and isinstance(x[0], int)
 
-def _parts(x):
+def _elements(x):
     "What `x` holds, if it is a short collection or a pipeline, else `x`"
     x = x.fs if isinstance(x, Pipeline) else x
     x = x.items if isinstance(x, L) else x
@@ -101,6 +112,12 @@ def _put_back(x, alias, requires_grad, clone):
         alias[once].copy_(clone[once])
         if _place(x)!=place: x.data = alias
     if requires_grad is not None: x.requires_grad_(requires_grad)
+
+# %% ../nbs/state.ipynb #6e7c4393
+def _has_attributes(x):
+    "Is `x` an object of a loader, whose attributes are worth keeping?"
+    if isinstance(x, (torch.Tensor, nn.Module, type)) or not isinstance(getattr(x, '__dict__', None), dict): return False
+    return type(x).__module__.partition('.')[0] not in sys.stdlib_module_names
 
 class _State:
     "The state of all that can be reached from `root`"
@@ -133,49 +150,54 @@ class _State:
             self.undo.append(lambda: (x.clear(), x.extend(was)))
             return was
         elif isinstance(x, tuple): return x
-        elif isinstance(x, _deep) or _own(x): return [vars(x)]
+        elif isinstance(x, _deep) or _of_no_library(x): return [vars(x)]
         return ()
 
     def _tensor(self, x):
         if isinstance(x, nn.parameter.UninitializedTensorMixin):
             raise ValueError('the model has lazy parameters: run a batch through it first, so that they exist')
         alias = x.data
-        self.tensors.append((x, alias.as_subclass(torch.Tensor) if isinstance(x, TensorBase) else alias, x.requires_grad if x.is_leaf else None))
+        if isinstance(x, TensorBase): alias = alias.as_subclass(torch.Tensor)
+        self.tensors.append((x, alias, x.requires_grad if x.is_leaf else None))
         if x.is_leaf: self.grads.append((x, x.grad))
         return () if not x.is_leaf or x.grad is None else (x.grad,)
 
-    def _loader(self, dl):
-        level,seen = [dl],{}
-        for depth in range(6):
-            below = []
-            for o in level:
-                if id(o) in seen: continue
-                seen[id(o)] = o
-                if isinstance(o, _loaders + _rngs) and o is not dl: yield o
-                elif isinstance(getattr(o, '__dict__', None), dict) and not isinstance(o, (torch.Tensor, nn.Module, type)) and \
-                     type(o).__module__.partition('.')[0] not in sys.stdlib_module_names:
-                    d,was = vars(o),dict(vars(o))
-                    self.undo.append(lambda d=d,was=was: (d.clear(), d.update(was)))
-                    if depth==1 and o is not getattr(dl, 'dataset', None): yield from filter(_is_index, was.values())
-                    below += [p for v in was.values() for p in _parts(v)]
-            level = below
+# %% ../nbs/state.ipynb #2055ba34
+@patch
+def _loader(self:_State, dl):
+    level,seen = [dl],{}
+    for depth in range(6):
+        below = []
+        for o in level:
+            if id(o) in seen: continue
+            seen[id(o)] = o
+            if isinstance(o, _loaders + _rngs) and o is not dl: yield o
+            elif _has_attributes(o):
+                d,was = vars(o),dict(vars(o))
+                self.undo.append(lambda d=d,was=was: (d.clear(), d.update(was)))
+                if depth==1 and o is not getattr(dl, 'dataset', None): yield from filter(_is_index, was.values())
+                below += [p for v in was.values() for p in _elements(v)]
+        level = below
 
-    def restore(self):
-        "Put everything back; when one object refuses, the others first"
-        errors = []
-        def attempt(f, *args):
-            try: return f(*args)
-            except Exception as e: errors.append(e)
-        for f in self.undo: attempt(f)
-        clones = self.clones if self.file is None else attempt(lambda: torch.load(self.file, weights_only=True))
-        if clones is not None:
-            for t,c in zip(self.tensors, clones): attempt(_put_back, *t, c)
-        for x,g in self.grads: attempt(setattr, x, 'grad', g)
-        if errors: raise errors[0]
+# %% ../nbs/state.ipynb #e6279a9a
+@patch
+def restore(self:_State):
+    "Put everything back; when one object refuses, the others first"
+    errors = []
+    def attempt(f, *args):
+        try: return f(*args)
+        except Exception as e: errors.append(e)
+    for f in self.undo: attempt(f)
+    clones = self.clones if self.file is None else attempt(lambda: torch.load(self.file, weights_only=True))
+    if clones is not None:
+        for t,c in zip(self.tensors, clones): attempt(_put_back, *t, c)
+    for x,g in self.grads: attempt(setattr, x, 'grad', g)
+    if errors: raise errors[0]
 
 def data_order(dls):
-    "What decides the order of the data beside the global generators: those in `dls`, and index lists, which some loaders shuffle in place"
-    return [x for x in _State(dls).seen.values() if isinstance(x, _rngs) or isinstance(x, (list,np.ndarray)) and _is_index(x)]
+    "The order of the data beside the global generators: those in `dls`, and index lists, which some loaders shuffle"
+    def orders(x): return isinstance(x, _rngs) or isinstance(x, (list,np.ndarray)) and _is_index(x)
+    return [x for x in _State(dls).seen.values() if orders(x)]
 
 # %% ../nbs/state.ipynb #0e9a5ecd
 @contextmanager
@@ -189,7 +211,9 @@ def undisturbed(
     try: yield learn
     finally:
         try: state.restore()
-        except KeyboardInterrupt: state.restore(); raise
+        except KeyboardInterrupt:
+            state.restore()
+            raise
         finally:
             if file is not None: file.unlink(missing_ok=True)
 
