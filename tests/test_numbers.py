@@ -1,0 +1,54 @@
+"The measured numbers of README, the home page and the lessons are those of the files in `benchmarks/results`"
+import json, re, sys
+from pathlib import Path
+import numpy as np, pytest
+
+root = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(root/'nbs'/'tutorials'))
+from stored_results import StoredBalance, difference, interval, load, unpack
+
+LESSONS = 'understanding find_the_lr train transfer_learning balance watch_curvature compare_fairly scale_up'.split()
+
+# What a measurement looks like in a sentence
+measurement = re.compile(r'\d[\d.,]*\s?(?:%|points?\b|times\b|decades\b|µs|ms\b)|factor of [\d.]+')
+# Numbers with a unit that are no measurement: a definition, a setting, arithmetic, or the page's own output, which its cells hold
+no_measurement = re.compile('|'.join([
+    '95 % interval', 'after 25 % and 30 % of the steps, instead of 45 %', 'For each factor of 10', 'almost 30 points better', 'that is 0.3 % of a weight; at 0.3 it is 30 %']))
+
+def cells(page): return json.loads((root/'nbs'/f'{page}.ipynb').read_text())['cells']
+
+def prose(page):
+    "The sentences of a page: its markdown without code, addresses and line ends"
+    text = '\n'.join(''.join(c['source']) for c in cells(page) if c['cell_type']=='markdown')
+    text = re.sub(r'```.*?```', '', text, flags=re.S)
+    return re.sub(r'\s+', ' ', re.sub(r'\]\([^)]*\)', ']', text))
+
+def claims():
+    "Each measured number in the prose of the lessons, with the words around it: (page, text)"
+    study = StoredBalance()
+    v,lo,hi = (10**-o for o in interval(sum((study.slopes(t, 'loss') for t in study.tasks), [])))
+    yield 'understanding', f"it fell by a factor of {v:.0f} (mean of the 15 seeds' slopes, 95 % interval {hi:.0f} to {lo:.0f}, for these data sets)"
+
+    ratios = _lr_find_ratios('valley')
+    yield 'understanding', f'was a median {1/np.median(ratios):.1f} times below the best constant LR'
+
+    cifar = unpack(load('schedules_cifar')['runs'])
+    gains = [difference(cifar, (a,6), ('multistep',6)) for a in cifar.arms if a not in ('multistep','linear to zero')]
+    assert all(low>0 for _,low,_ in gains)
+    yield 'understanding', f'the cycles beat tuned classical steps by {min(g[0] for g in gains):.1f} to {max(g[0] for g in gains):.1f} points'
+
+def _lr_find_ratios(suggestion):
+    "The suggestions of `lr_find` over the best constant LR of their setting"
+    study = load('estimator_truth')
+    runs = {k:r for k,r in study['runs'].items() if k.startswith('finders ')}
+    return [r[suggestion]/study['truth'][k.split()[1]]['best'] for k,r in runs.items()]
+
+def test_lessons_say_what_was_measured():
+    for page,text in claims(): assert re.sub(r'`[^`]*`', '`x`', text) in re.sub(r'`[^`]*`', '`x`', prose(f'tutorials/{page}')), (page, text)
+
+@pytest.mark.parametrize('page', LESSONS)
+def test_no_other_number_is_claimed(page):
+    "A number with a unit stands in a claim above, or is known to be no measurement"
+    text = prose(f'tutorials/{page}')
+    for _,t in [c for c in claims() if c[0]==page]: text = text.replace(t, '')
+    assert not measurement.findall(no_measurement.sub('', text))
