@@ -95,7 +95,7 @@ def small_learner(
     model = resnet8(n_in=1 if grey else 3, n_out=100 if data=='cifar100' else 10)
     return Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.95), metrics=accuracy)
 
-cli_data = 'digits','mnist','fashion_mnist','cifar10','cifar10_subset','cifar100'
+cli_data = 'digits','mnist','fashion_mnist','cifar10','cifar100'
 cli_fits = {re.sub('[ ,]+', '-', k):f for k,f in ready_fits.items()} # names without spaces and commas
 
 def compare(

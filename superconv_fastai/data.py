@@ -11,6 +11,7 @@ __all__ = ['TensorDL', 'tensor_dls', 'load_images', 'digits', 'digits_dls', 'Ran
 # %% ../nbs/data.ipynb #eb4dc1e3
 from fastai.basics import *
 from .core import *
+from torch.utils.data import TensorDataset
 import gzip, io, math, os # after the star imports, which bring other things of such names
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,6 +23,14 @@ class TensorDL(DataLoader):
     def create_batch(self, b): return tuple(t.index_select(0, torch.tensor(b, device=t.device)) for t in self.dataset.tensors)
 
 # %% ../nbs/data.ipynb #de1cf412
+def _has_classes(items):
+    "Is the target of each item the number of its class?"
+    return len(items)==2 and items[1].dtype==torch.int64 and items[1].ndim==1 and len(items[1])>0
+
+def _set_classes(dls, c):
+    "Say what `Learner` asks fastai's own data sets for: a loss function, and the number of classes"
+    for dl in dls.loaders: dl.dataset.loss_func,dl.dataset.c = CrossEntropyLossFlat(),c
+
 def tensor_dls(
     train, # Training inputs and targets: a tuple of tensors, first axis the items
     valid, # Held-out inputs and targets
@@ -32,10 +41,12 @@ def tensor_dls(
     tfms=None # Transforms of all batches, after `aug`
 ) -> DataLoaders:
     "`DataLoaders` over tensors in memory: the training items shuffled, the held-out ones in order"
-    from torch.utils.data import TensorDataset
-    dls = [TensorDL(TensorDataset(*ts), bs=bs, shuffle=i==0, num_workers=0, drop_last=drop_last and i==0, after_batch=Pipeline(L(aug if i==0 else None)+L(tfms)))
-           for i,ts in enumerate((train, valid))]
-    return DataLoaders(*dls, device=device or default_device())
+    def loader(i, items):
+        after = Pipeline(L(aug if i==0 else None)+L(tfms))
+        return TensorDL(TensorDataset(*items), bs=bs, shuffle=i==0, num_workers=0, drop_last=drop_last and i==0, after_batch=after)
+    dls = DataLoaders(*(loader(i, items) for i,items in enumerate((train, valid))), device=device or default_device())
+    if all(map(_has_classes, (train, valid))): _set_classes(dls, 1+max(int(items[1].max()) for items in (train, valid)))
+    return dls
 
 # %% ../nbs/data.ipynb #e7d211c3
 @contextmanager
@@ -76,18 +87,17 @@ def _cifar10_bin(folder): return [_concat(_record(folder/f'data_batch_{i}.bin', 
 def _cifar100_bin(folder): return [_record(folder/f'{s}.bin', 2) for s in ('train','test')]
 
 # %% ../nbs/data.ipynb #bdc5a90a
-def _strips(path, prefix=''):
+def _strips(path):
     "An .npz whose entries strip_… are WebP images, each a column of 32x32 pictures, and labels"
     from PIL import Image
     with _reading(path, 'an .npz of WebP strips'), np.load(path, allow_pickle=False) as z:
-        keys = sorted(k for k in z.files if k.startswith(prefix+'strip_'))
-        _check(keys, f'it has no {prefix}strip_')
+        keys = sorted(k for k in z.files if k.startswith('strip_'))
+        _check(keys, 'it has no strip_')
         strips = [np.asarray(Image.open(io.BytesIO(z[k].tobytes()), formats=['WEBP']).convert('RGB')) for k in keys]
         for k,s in zip(keys, strips): _check(s.shape[1]==32 and s.shape[0]%32==0, f'{k} is {s.shape[1]} pixels wide and {s.shape[0]} high')
-        return np.concatenate([s.reshape(-1,32,32,3) for s in strips]).transpose(0,3,1,2),z[prefix+'labels']
+        return np.concatenate([s.reshape(-1,32,32,3) for s in strips]).transpose(0,3,1,2),z['labels']
 
 def _cifar10_npz(folder): return [_concat(_strips(folder/f'train_{i}.npz') for i in range(1,6)), _strips(folder/'test.npz')]
-def _cifar10_subset(folder): return [_strips(folder/'cifar10_subset.npz', s) for s in ('train_','test_')]
 
 # %% ../nbs/data.ipynb #0aed7ccd
 def _pngs(folder):
@@ -112,12 +122,11 @@ def _digits(folder):
     return [(x[i].reshape(-1,1,8,8),y[i]) for i in (order[:1297],order[1297:])]
 
 # %% ../nbs/data.ipynb #33b3b720
-_shapes = dict(digits=(1,8,8,10), mnist=(1,28,28,10), fashion_mnist=(1,28,28,10), cifar10=(3,32,32,10), cifar10_subset=(3,32,32,10), cifar100=(3,32,32,100))
+_shapes = dict(digits=(1,8,8,10), mnist=(1,28,28,10), fashion_mnist=(1,28,28,10), cifar10=(3,32,32,10), cifar100=(3,32,32,100))
 _local = dict(
     mnist=[('mnist/train-images-idx3-ubyte.gz', _mnist), ('mnist_png/training', _folders)],
     fashion_mnist=[('fashion_mnist/train-images-idx3-ubyte.gz', _mnist)],
     cifar10=[('cifar10/train_1.npz', _cifar10_npz), ('cifar-10-batches-bin/data_batch_1.bin', _cifar10_bin), ('cifar10/train', _folders)],
-    cifar10_subset=[('cifar10_subset.npz', _cifar10_subset)],
     cifar100=[('cifar-100-binary/train.bin', _cifar100_bin), ('cifar100/train', _folders)])
 _urls = dict(mnist=URLs.MNIST, cifar10=URLs.CIFAR, cifar100=URLs.CIFAR_100)
 
@@ -152,7 +161,7 @@ def _load(name, folder, reader):
 
 # %% ../nbs/data.ipynb #7ab98a25
 def load_images(
-    name:str, # 'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar10_subset' (10,000 + 2,000 of them) or 'cifar100'
+    name:str, # 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'cifar100'
     folder=None # Where local copies lie; the environment variable SUPERCONV_DATA, else fastai's `untar_data`, when None
 ) -> tuple: # `((x,y), (xt,yt))`: training and test set, images `(n,c,h,w)` uint8, labels `(n,)` int64
     "A published data set, read once per process: copy the tensors before you change them"
@@ -271,7 +280,9 @@ def image_dls(
     seed = integer('seed', seed, 'an integer in [0, 2**32)', lambda v: 0<=v<2**32)
     train,held,mean,std = _parts(name, *source, n_train, n_valid, valid, size, seed)
     tfm = None if aug=='none' else RandomCropMirror((size or side)//8 if aug=='crop+mirror' else 0)
-    return tensor_dls(train, held, bs, device, drop_last=True, aug=tfm, tfms=Standardize(mean, std))
+    dls = tensor_dls(train, held, bs, device, drop_last=True, aug=tfm, tfms=Standardize(mean, std))
+    _set_classes(dls, _shapes[name][-1]) # a small part may lack some
+    return dls
 
 # %% ../nbs/data.ipynb #da87ab16
 def image_folder_dls(

@@ -6,7 +6,7 @@ Docs: https://superconv.github.io/superconv_fastai/models.html.md"""
 
 # %% auto #0
 __all__ = ['Residual', 'PadChannels', 'he_init', 'n_params', 'resnet_cifar', 'resnet8', 'wide_resnet', 'wide_resnet32',
-           'densenet40', 'lenet', 'three_layer', 'airbench94', 'imagenet_model', 'GhostBatchNorm2d', 'ghost_norm']
+           'densenet40', 'lenet', 'three_layer', 'airbench94', 'GhostBatchNorm2d', 'ghost_norm', 'imagenet_model']
 
 # %% ../nbs/models.ipynb #a2c4b181
 from fastai.basics import *
@@ -247,6 +247,31 @@ def airbench94(
     return nn.Sequential(first, nn.GELU(), *(o for ni,nf in zip([8*n_in,*widths], widths) for o in group(ni, nf)),
                          nn.AdaptiveMaxPool2d(1), nn.Flatten(), _ScaledLinear(widths[-1], n_out, bias=False))
 
+# %% ../nbs/models.ipynb #a92d3ea8
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    "BatchNorm that normalizes every `ghost_bs` images of a training batch by themselves"
+    def forward(self, x):
+        k,n = len(x)//self.ghost_bs,len(x)
+        if not self.training or k<2 or n%k: return super().forward(x)
+        def rep(t): return t if t is None else t.repeat(k)
+        track = self.track_running_stats
+        mean,var = (rep(t) for t in (self.running_mean, self.running_var)) if track else (None,None)
+        y = F.batch_norm(x.reshape(n//k, k*x.shape[1], *x.shape[2:]), mean, var, rep(self.weight), rep(self.bias), True, self.momentum, self.eps)
+        if track:
+            for old,new in ((self.running_mean,mean), (self.running_var,var)): old.copy_(new.view(k, -1).mean(0))
+            self.num_batches_tracked += 1
+        return y.view_as(x)
+
+def ghost_norm(
+    model:nn.Module, # Changed in place
+    ghost_bs:int # Images that are normalized together
+) -> nn.Module:
+    "Normalize parts of a training batch by themselves"
+    ghost_bs = count('ghost_bs', ghost_bs)
+    for m in model.modules():
+        if type(m) is nn.BatchNorm2d: m.__class__,m.ghost_bs = GhostBatchNorm2d,ghost_bs
+    return model
+
 # %% ../nbs/models.ipynb #5aa63b0a
 def imagenet_model(
     name:str, # 'resnet50' (torchvision) or 'inception_resnet_v2' (timm)
@@ -269,28 +294,4 @@ def imagenet_model(
         raise ImportError(f'{name} needs {lib}: pip install {lib}') from e
     for m in model.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm): m.momentum = bn_mom
-    return model
-
-# %% ../nbs/models.ipynb #a92d3ea8
-class GhostBatchNorm2d(nn.BatchNorm2d):
-    "BatchNorm that normalizes every `ghost_bs` images of a training batch by themselves"
-    def forward(self, x):
-        k,n = len(x)//self.ghost_bs,len(x)
-        if not self.training or k<2 or n%k: return super().forward(x)
-        def rep(t): return t if t is None else t.repeat(k)
-        track = self.track_running_stats
-        mean,var = (rep(t) for t in (self.running_mean, self.running_var)) if track else (None,None)
-        y = F.batch_norm(x.reshape(n//k, k*x.shape[1], *x.shape[2:]), mean, var, rep(self.weight), rep(self.bias), True, self.momentum, self.eps)
-        if track:
-            for old,new in ((self.running_mean,mean), (self.running_var,var)): old.copy_(new.view(k, -1).mean(0))
-            self.num_batches_tracked += 1
-        return y.view_as(x)
-
-def ghost_norm(
-    model:nn.Module, # Changed in place
-    ghost_bs:int # Images that are normalized together
-) -> nn.Module:
-    "Normalize parts of a training batch by themselves"
-    for m in model.modules():
-        if type(m) is nn.BatchNorm2d: m.__class__,m.ghost_bs = GhostBatchNorm2d,ghost_bs
     return model

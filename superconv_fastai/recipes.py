@@ -134,10 +134,10 @@ def _xavier(model):
         if isinstance(m, (nn.Conv2d,nn.Linear)): nn.init.uniform_(m.weight, -(b:=math.sqrt(3/m.weight[0].numel())), b)
     return model
 
-def _lenet(**kwargs): return _xavier(lenet(**kwargs))
+def _caffe_lenet(**kwargs): return _xavier(lenet(**kwargs))
 
 nets = {**{f'resnet{d}': partial(resnet_cifar, d, shortcut='pool') for d in (20,56,110)}, 'resnet56_project': partial(resnet_cifar, 56, shortcut='project'),
-        'wrn32': wide_resnet32, 'wrn22': partial(wide_resnet, 22, 6), 'densenet40': densenet40, 'lenet': _lenet, 'three_layer': three_layer,
+        'wrn32': wide_resnet32, 'wrn22': partial(wide_resnet, 22, 6), 'densenet40': densenet40, 'lenet': _caffe_lenet, 'three_layer': three_layer,
         'resnet50': partial(imagenet_model, 'resnet50'), 'inception_resnet_v2': partial(imagenet_model, 'inception_resnet_v2')}
 
 # %% ../nbs/recipes.ipynb #c2dfec88
@@ -211,7 +211,7 @@ _falls = dict(policy='multistep', gamma=.316, at=(1/2,3/4,7/8,15/16,15/16), moms
 def _steps(name, where, epochs, lr, published, sd, **kwargs): return _smith(name, where, epochs, None, (None,lr), published, sd, **{**_falls, **kwargs})
 
 _wrn,_dense,_c100 = dict(net='wrn32'),dict(net='densenet40', dropout=.2, bn_mom=.001),dict(net='resnet56_project', data='cifar100')
-_lenet = dict(net='lenet', data='mnist', n_train=60_000, wd=5e-4, aug='none', pixels='0..1')
+_mnist_lenet = dict(net='lenet', data='mnist', n_train=60_000, wd=5e-4, aug='none', pixels='0..1')
 _rough = 'Caffe has raw pixels, smaller initial weights and 250 times the weight decay on the last layer'
 _dense_moms = 'Momentum in the table; the logs have 0.9 to 0.8'
 _table = 'table of results'
@@ -225,12 +225,12 @@ _second = [
       for e,p,r in [(100,91.3,None), (200,92.1,None), (400,92.7,93.0)]),
     *(_smith(f'densenet40-{e}', _table, e, leg, (.1,4.), p, sd, r, moms=(.9,.85,.9), wd=1e-6, note=_dense_moms, **_dense)
       for e,leg,p,sd,r in [(50,22,91.7,.3,91.5), (75,34,92.1,.2,None), (100,45,92.2,.2,None), (150,70,92.8,.1,None)]),
-    _smith('lenet-inv', _table, 85, None, (None,.01), 99.03, .04, policy='inv', gamma=1e-4, power=.75, moms=.9, **_lenet,
+    _smith('lenet-inv', _table, 85, None, (None,.01), 99.03, .04, policy='inv', gamma=1e-4, power=.75, moms=.9, **_mnist_lenet,
            note="Rate and exponent are those of Caffe's own LeNet solver"),
-    _steps('lenet-multistep', _table, 85, .01, 99.00, .04, **_lenet, note='When the LR falls is not stated: as in the CIFAR baselines here'),
-    *(_smith(f'lenet-{e}', _table, e, leg, (.01,.1), p, sd, moms=(.95,.8,.95), **_lenet)
+    _steps('lenet-multistep', _table, 85, .01, 99.00, .04, **_mnist_lenet, note='When the LR falls is not stated: as in the CIFAR baselines here'),
+    *(_smith(f'lenet-{e}', _table, e, leg, (.01,.1), p, sd, moms=(.95,.8,.95), **_mnist_lenet)
       for e,leg,p,sd in [(12,5,99.25,.03), (25,12,99.28,.06), (50,23,99.27,.07)]),
-    _smith('lenet-85', _table, 85, 40, (.02,.2), 99.35, .03, moms=(.95,.8,.95), **_lenet),
+    _smith('lenet-85', _table, 85, 40, (.02,.2), 99.35, .03, moms=(.95,.8,.95), **_mnist_lenet),
     *(_steps(f'cifar100-{e}-multistep', _table, e, .005, p, sd, **_c100, note='LR in the table; the job script has 0.1')
       for e,p,sd in [(100,60.8,.4), (200,61.6,.9), (400,61.0,.2)]),
     _smith('cifar100-25',  _table, 25,  12, (.1,.5),  65.4, .2, **_c100),
@@ -324,7 +324,7 @@ def _opt_func(r):
     return partial(OptimWrapper, opt=partial(getattr(torch.optim, r.opt), **kwargs))
 
 # %% ../nbs/recipes.ipynb #8c60d06c
-_classes = dict(digits=10, mnist=10, fashion_mnist=10, cifar10=10, cifar10_subset=10, cifar100=100, imagenet=1000)
+_classes = dict(digits=10, mnist=10, fashion_mnist=10, cifar10=10, cifar100=100, imagenet=1000)
 
 def find_recipe(
     recipe # A `Recipe`, or its name in `recipes`

@@ -44,9 +44,9 @@ def write_cifar10_bin(folder, train, test):
 def write_cifar100_bin(folder, train, test):
     for s,xy in (('train',train),('test',test)): write(folder/f'{s}.bin', records(*xy, coarse=True))
 
-def strips(x, y, prefix='', n=2):
-    res = {f'{prefix}strip_{i:03}':np.frombuffer(image_bytes(x[j:j+n].transpose(0,2,3,1).reshape(-1,32,3), 'WEBP', lossless=True), np.uint8) for i,j in enumerate(range(0, len(x), n))}
-    return {**res, prefix+'labels':y}
+def strips(x, y, n=2):
+    res = {f'strip_{i:03}':np.frombuffer(image_bytes(x[j:j+n].transpose(0,2,3,1).reshape(-1,32,3), 'WEBP', lossless=True), np.uint8) for i,j in enumerate(range(0, len(x), n))}
+    return {**res, 'labels':y}
 
 def npz(**arrays):
     f = io.BytesIO()
@@ -57,8 +57,6 @@ def write_npz(folder, train, test):
     for i,part in enumerate(np.array_split(np.arange(len(train[0])), 5), 1): write(folder/f'train_{i}.npz', npz(**strips(train[0][part], train[1][part])))
     write(folder/'test.npz', npz(**strips(*test)))
 
-def write_subset(folder, train, test): write(folder/'cifar10_subset.npz', npz(**strips(*train, 'train_'), **strips(*test, 'test_')))
-
 def write_png(folder, train, test, parts=('train','test'), group=''):
     for s,(x,y) in zip(parts, (train,test)):
         for i,(img,l) in enumerate(zip(x, y)): write(folder/s/(f'group{l%3}' if group else '')/f'class{l:03}'/f'{i:04}.png', image_bytes(img[0] if len(img)==1 else img.transpose(1,2,0), 'PNG'))
@@ -66,7 +64,7 @@ def write_png(folder, train, test, parts=('train','test'), group=''):
 kinds = { # format: data set, where, writer, shape of the images, classes, does it keep the order?
     'idx': ('mnist', 'mnist', write_idx, (1,28,28), 10, True), 'idx fashion': ('fashion_mnist', 'fashion_mnist', write_idx, (1,28,28), 10, True),
     'binary 10': ('cifar10', 'cifar-10-batches-bin', write_cifar10_bin, (3,32,32), 10, True), 'binary 100': ('cifar100', 'cifar-100-binary', write_cifar100_bin, (3,32,32), 100, True),
-    'strips': ('cifar10', 'cifar10', write_npz, (3,32,32), 10, True), 'subset': ('cifar10_subset', '', write_subset, (3,32,32), 10, True),
+    'strips': ('cifar10', 'cifar10', write_npz, (3,32,32), 10, True), 
     'png': ('cifar10', 'cifar10', write_png, (3,32,32), 10, False), 'png 100': ('cifar100', 'cifar100', partial(write_png, group='g'), (3,32,32), 100, False),
     'png mnist': ('mnist', 'mnist_png', partial(write_png, parts=('training','testing')), (1,28,28), 10, False)}
 
@@ -157,7 +155,7 @@ def test_a_broken_file_is_named(kind, path, break_it, why, tmp_path, monkeypatch
     assert not Path('executed').exists()
 
 @pytest.mark.parametrize('name,first', [('mnist','mnist/train-images-idx3-ubyte.gz or mnist_png/training'), ('fashion_mnist','fashion_mnist/train-images-idx3-ubyte.gz'),
-    ('cifar10','cifar10/train_1.npz or cifar-10-batches-bin/data_batch_1.bin or cifar10/train'), ('cifar10_subset','cifar10_subset.npz'), ('cifar100','cifar-100-binary/train.bin or cifar100/train')])
+    ('cifar10','cifar10/train_1.npz or cifar-10-batches-bin/data_batch_1.bin or cifar10/train'), ('cifar100','cifar-100-binary/train.bin or cifar100/train')])
 def test_a_missing_set_says_what_to_put_where(name, first, tmp_path, monkeypatch):
     for use in (lambda: load_images(name, tmp_path), lambda: image_dls(name, folder=tmp_path)):
         with pytest.raises(ValueError) as e: use()
@@ -167,8 +165,8 @@ def test_a_missing_set_says_what_to_put_where(name, first, tmp_path, monkeypatch
     with pytest.raises(ValueError, match='is not allowed'): load_images(name)
 
 def test_a_missing_set_says_what_is_there(tmp_path):
-    a_set('subset', tmp_path)
-    with pytest.raises(ValueError, match=r'for cifar10 \(it has cifar10_subset\)'): load_images('cifar10', tmp_path)
+    a_set('idx', tmp_path)
+    with pytest.raises(ValueError, match=r'for cifar10 \(it has mnist\)'): load_images('cifar10', tmp_path)
 
 @pytest.mark.parametrize('folder', [3, ['a'], b'x'])
 def test_folder_is_a_path(folder):
@@ -184,9 +182,9 @@ def test_untar_data(kind, url, tmp_path, monkeypatch):
     (x,_),(xt,_) = load_images(name)
     assert calls==[url] and len(x)==len(parts[0][0]) and len(xt)==len(parts[1][0])
 
-@pytest.mark.parametrize('name', ['fashion_mnist','cifar10_subset'])
-def test_fastai_does_not_know_all_of_them(name):
-    with pytest.raises(ValueError, match=f'SUPERCONV_DATA must be set to one: fastai does not know where to download {name}'): load_images(name)
+def test_fastai_does_not_know_all_of_them():
+    why = 'SUPERCONV_DATA must be set to one: fastai does not know where to download fashion_mnist'
+    with pytest.raises(ValueError, match=why): load_images('fashion_mnist')
 
 # ---- splits ----
 
@@ -321,6 +319,45 @@ def test_loaders_travel_to_other_processes():
     dls = cloudpickle.loads(cloudpickle.dumps(learn.dls))
     for a,b in zip(learn.dls.valid, dls.valid): assert torch.equal(a[0], b[0])
 
+# ---- what the data say to `Learner` ----
+
+def test_learner_needs_no_loss_function():
+    learn = Learner(digits_dls(device='cpu'), nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), metrics=accuracy, lr=.01)
+    learn.fit(1)
+    assert isinstance(learn.loss_func, CrossEntropyLossFlat) and learn.dls.c==10 and learn.recorder.values[-1][-1]>.6
+
+def test_the_loss_is_the_one_that_was_passed_before():
+    "The same training, with a loss of one's own and with that of the data"
+    def weights(**kwargs):
+        set_seed(0)
+        learn = Learner(digits_dls(device='cpu'), nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), opt_func=SGD, **kwargs)
+        learn.fit(1, .1)
+        return learn.model[1].weight
+    assert torch.equal(weights(), weights(loss_func=CrossEntropyLossFlat()))
+
+@pytest.mark.parametrize('copy', [lambda o: pickle.loads(pickle.dumps(o)), deepcopy, lambda o: o.new()], ids=['pickle','deepcopy','new'])
+def test_loss_and_classes_travel(copy):
+    dl = copy(tensor_dls(digits('train'), digits('tune'), device='cpu').train)
+    assert isinstance(dl.dataset.loss_func, CrossEntropyLossFlat) and dl.dataset.c==dl.c==10
+
+def test_classes_are_those_of_the_set_not_of_the_part(tmp_path):
+    write_cifar100_bin(tmp_path/'cifar-100-binary', *((pictures(n, 3, 32, 32), labels(n, 100)) for n in (100,100)))
+    assert image_dls('cifar100', bs=5, n_train=20, n_valid=10, folder=tmp_path, device='cpu').c==100
+
+@pytest.mark.parametrize('y', [torch.randn(20, 1), torch.randn(20), torch.randint(2, (20,3)), torch.randint(2, (20,3)).float(), torch.zeros(20, dtype=torch.uint8)],
+                         ids=['regression','flat regression','labels in columns','multi-label','bytes'])
+def test_other_targets_have_no_loss_of_their_own(y):
+    dls = tensor_dls((torch.randn(20, 4),y), (torch.randn(20, 4),y), device='cpu')
+    assert getattr(dls.train_ds, 'loss_func', None) is None
+    with pytest.raises(AssertionError, match='Could not infer loss function'): Learner(dls, nn.Linear(4, 3))
+
+def test_regression_trains():
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    y = x@torch.tensor([1.,-2.,.5]) + 3
+    learn = Learner(tensor_dls((x,y[:,None]), (x,y[:,None]), bs=20, device='cpu'), nn.Linear(3, 1), MSELossFlat(), opt_func=SGD)
+    learn.fit(5, .1)
+    assert learn.validate()[0]<1e-3
+
 # ---- folders ----
 
 def test_image_folders(tmp_path, monkeypatch):
@@ -349,7 +386,7 @@ def test_cifar10_is_the_published_one():
     assert tuple(got)==sha['cifar10']
 
 @pytest.mark.skipif(not real, reason='SUPERCONV_DATA is not set')
-@pytest.mark.parametrize('name,counts', [('mnist',(60_000,10_000)), ('fashion_mnist',(60_000,10_000)), ('cifar10_subset',(10_000,2_000))])
+@pytest.mark.parametrize('name,counts', [('mnist',(60_000,10_000)), ('fashion_mnist',(60_000,10_000))])
 def test_published_counts(name, counts):
     if not any((Path(real)/p).exists() for p,_ in data._local[name]): pytest.skip(f'no copy of {name}')
     assert tuple(len(x) for x,_ in load_images(name, real))==counts

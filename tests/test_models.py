@@ -2,6 +2,7 @@
 import subprocess, sys
 import numpy as np, pytest, torch
 from fastai.basics import *
+from small_learners import TinyLeNet
 from superconv_fastai.all import *
 from superconv_fastai import models
 
@@ -193,3 +194,32 @@ for name,lib in (('resnet50','torchvision'), ('inception_resnet_v2','timm')):
     except ImportError as e: print(e)"""
     out = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert out == ['resnet50 needs torchvision: pip install torchvision', 'inception_resnet_v2 needs timm: pip install timm']
+
+# ---- ghost batches ----
+
+def test_ghost_batches_are_accumulated_gradients():
+    "One batch normalized in parts, against one batch for each part with the gradients added up"
+    torch.manual_seed(0)
+    one,x,y = TinyLeNet(),torch.rand(40,1,28,28),torch.arange(40)%10
+    many = deepcopy(one)
+    ghost_norm(one, 10)
+    F.cross_entropy(one(x), y).backward()
+    for i in range(4): (F.cross_entropy(many(x[i::4]), y[i::4])/4).backward()
+    for a,b in zip(one.parameters(), many.parameters()): torch.testing.assert_close(a.grad, b.grad)
+    assert isinstance(one.bn, GhostBatchNorm2d) and one.bn.num_batches_tracked==1
+    parts = torch.stack([many.conv(x[i::4]).mean((0,2,3)) for i in range(4)])
+    torch.testing.assert_close(one.bn.running_mean, .1*parts.mean(0))
+    one.eval(); plain = nn.BatchNorm2d(4).eval(); plain.load_state_dict(one.bn.state_dict())
+    torch.testing.assert_close(one.bn(x[:,:,:4].expand(-1,4,-1,-1)), plain(x[:,:,:4].expand(-1,4,-1,-1)))
+
+@pytest.mark.parametrize('n', [1, 9, 10, 19, 25])
+def test_ghost_batches_that_do_not_divide(n):
+    bn = nn.BatchNorm2d(4)
+    x = torch.rand(n,4,3,3)
+    torch.testing.assert_close(ghost_norm(nn.Sequential(deepcopy(bn)), 10)(x), bn(x))
+
+@pytest.mark.parametrize('bad', [0, -1, 2.5, None, 'four'])
+def test_ghost_bs_is_checked_before_anything_changes(bad):
+    model = resnet8()
+    with pytest.raises(ValueError, match='ghost_bs='): ghost_norm(model, bad)
+    assert not any(isinstance(m, GhostBatchNorm2d) for m in model.modules())

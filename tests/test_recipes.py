@@ -1,12 +1,12 @@
 "The papers' recipes: complete, right against the authors' logs, and runnable."
-import json, math, os
+import json, math, os, pickle
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
-from small_learners import TinyLeNet
-from superconv_fastai.models import GhostBatchNorm2d, ghost_norm
+from superconv_fastai.core import unpartial
+from superconv_fastai.models import GhostBatchNorm2d
 from superconv_fastai.recipes import *
 from superconv_fastai.recipes import BatchStatistics, _at, _epochs_of
 from superconv_fastai.schedule import policies
@@ -151,27 +151,6 @@ def test_both_sgds_agree(folder, tiny):
         res.append(torch.nn.utils.parameters_to_vector(learn.model.parameters()).detach())
     torch.testing.assert_close(*res, rtol=1e-3, atol=1e-4) # the buffers differ while the LR changes only by rounding
 
-def test_ghost_batches_are_accumulated_gradients():
-    "One batch normalized in parts, against one batch for each part with the gradients added up"
-    torch.manual_seed(0)
-    one,x,y = TinyLeNet(),torch.rand(40,1,28,28),torch.arange(40)%10
-    many = deepcopy(one)
-    ghost_norm(one, 10)
-    F.cross_entropy(one(x), y).backward()
-    for i in range(4): (F.cross_entropy(many(x[i::4]), y[i::4])/4).backward()
-    for a,b in zip(one.parameters(), many.parameters()): torch.testing.assert_close(a.grad, b.grad)
-    assert isinstance(one.bn, GhostBatchNorm2d) and one.bn.num_batches_tracked==1
-    parts = torch.stack([many.conv(x[i::4]).mean((0,2,3)) for i in range(4)])
-    torch.testing.assert_close(one.bn.running_mean, .1*parts.mean(0))
-    one.eval(); plain = nn.BatchNorm2d(4).eval(); plain.load_state_dict(one.bn.state_dict())
-    torch.testing.assert_close(one.bn(x[:,:,:4].expand(-1,4,-1,-1)), plain(x[:,:,:4].expand(-1,4,-1,-1)))
-
-@pytest.mark.parametrize('n', [1, 9, 10, 19, 25])
-def test_ghost_batches_that_do_not_divide(n):
-    bn = nn.BatchNorm2d(4)
-    x = torch.rand(n,4,3,3)
-    torch.testing.assert_close(ghost_norm(nn.Sequential(deepcopy(bn)), 10)(x), bn(x))
-
 def test_batch_statistics_at_evaluation(folder, tiny):
     r = small(bn_eval='batch')
     learn = learner_of(r, folder=folder, device='cpu')
@@ -191,6 +170,20 @@ def test_learner_has_the_recipes_settings(folder):
     assert all(type(m) is GhostBatchNorm2d and m.momentum==.1 and m.ghost_bs==r.ghost_bs for m in norms) and len(norms)>50
     learn.create_opt()
     assert learn.opt.opt.defaults['nesterov'] and isinstance(learn.opt.opt, torch.optim.SGD)
+
+@pytest.mark.parametrize('name', sorted(nets))
+def test_networks_pickle(name):
+    "What makes them, by plain `pickle`: workers that are spawned get it so"
+    make = pickle.loads(pickle.dumps(nets[name]))
+    assert unpartial(make) is unpartial(nets[name])
+
+def test_lenet_starts_as_caffes():
+    "Uniform weights with a variance of 1/fan_in"
+    set_seed(0)
+    for m in nets['lenet']().modules():
+        if not isinstance(m, (nn.Conv2d,nn.Linear)): continue
+        bound = (3/m.weight[0].numel())**.5
+        assert .9*bound<m.weight.abs().max()<=bound
 
 # ---- running ----
 
