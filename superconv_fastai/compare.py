@@ -8,16 +8,15 @@ Docs: https://superconv.github.io/superconv_fastai/compare.html.md"""
 __all__ = ['ready_fits', 'fit_multistep', 'fit_linear', 'Comparison', 'compare_fits', 'Tuned', 'tune_lr']
 
 # %% ../nbs/compare.ipynb #e2786dfb
-import gc, hashlib, json, math, os, time
-from html import escape
-
+import gc, hashlib, math, time
+from collections.abc import Mapping
 from contextlib import suppress
 from inspect import signature
 import numpy as np, pandas as pd
-from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
 from fastai.callback.all import *
 from .core import *
+from .events import *
 from .fit import *
 from .loaders import batch_sizes
 from .metrics import *
@@ -25,6 +24,7 @@ from .optim import *
 from .runs import RunLog, describe, read_log, run_jobs, seed_all
 from .schedule import *
 from .show import *
+from .show import progress as progress_over
 from .state import save_rngs
 
 # %% ../nbs/compare.ipynb #da68d7c7
@@ -68,30 +68,45 @@ ready_fits = {'fit_superconv':          Learner.fit_superconv,
               'constant':               Learner.fit}
 
 # %% ../nbs/compare.ipynb #019815a3
-def _hash(b):
-    "A hash of the tensors in a batch"
+def _add_to_hash(h, o, depth=8):
+    "Feed `h` with all that a part of a batch holds"
+    if isinstance(o, torch.Tensor):
+        t = o.detach().cpu()
+        if t.layout is not torch.strided: t = t.to_dense()
+        h.update(repr((tuple(t.shape), t.dtype)).encode() + t.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    elif isinstance(o, np.ndarray) and o.dtype!=object: h.update(repr((o.shape, o.dtype)).encode() + o.tobytes())
+    elif o is None or isinstance(o, (str,bytes,int,float,complex,np.generic)): h.update(f'{type(o).__name__} {o!r};'.encode())
+    elif depth:
+        h.update(f'{type(o).__name__}('.encode())
+        if isinstance(o, Mapping): parts = [p for item in o.items() for p in item]
+        elif isinstance(o, (list,tuple,np.ndarray,L)): parts = list(o)
+        elif isinstance(o, (set,frozenset)): parts = sorted(map(repr, o))
+        else: parts = [p for item in getattr(o, '__dict__', {}).items() for p in item]
+        for part in parts: _add_to_hash(h, part, depth-1)
+
+def _batch_hash(b):
+    "A hash of a batch"
     h = hashlib.sha256()
-    for t in b:
-        if isinstance(t, torch.Tensor): h.update(repr((tuple(t.shape), t.dtype)).encode()+t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for o in b: _add_to_hash(h, o)
     return h.hexdigest()[:16]
 
-class _Watch(Callback):
-    "Record a run, epoch by epoch, and end it when it diverges"
+# %% ../nbs/compare.ipynb #a288fdf1
+class _RunRecorder(EventCallback):
+    "Record a run, epoch by epoch, and end it when it diverges or has no score"
     order = Recorder.order+1 # trackers may end the run after it
-    __setattr__ = object.__setattr__
     def __init__(self, metric):
         self.metric,self.rows,self.lrs,self.held_out,self.start = metric,[],[],None,time.perf_counter()
-        self.loss,self.diverged,self.in_epoch,self.cancelled = None,False,False,False
+        self.loss,self.diverged,self.in_epoch,self.cancelled,self.no_score = None,False,False,False,None
 
     def __call__(self, event_name):
-        if event_name in _Watch.__dict__ and not self.learn.lock.locked() and not hasattr(self.learn, 'lr_finder'): getattr(self, event_name)()
+        if not (self.learn.lock.locked() or hasattr(self.learn, 'lr_finder')): super().__call__(event_name)
 
     def before_epoch(self):
         if self.diverged: raise CancelFitException()
         self.in_epoch,self.total,self.items,self.valid = True,0.,0,{}
 
     def before_batch(self):
-        if not self.learn.training and self.held_out is None: self.held_out = _hash((*self.learn.xb, *self.learn.yb))
+        if not self.learn.training and self.held_out is None: self.held_out = _batch_hash((*self.learn.xb, *self.learn.yb))
 
     def after_cancel_step(self): self.cancelled = True
     def after_step(self):
@@ -106,8 +121,10 @@ class _Watch(Callback):
     def after_batch(self):
         learn = self.learn
         if not learn.training: return
-        n,loss,self.loss = find_bs(learn.yb),self.batch_loss() if self.loss is None else self.loss,None
-        self.total,self.items = self.total+loss*n,self.items+n
+        stepped,loss,self.loss = self.loss is not None,ifnone(self.loss, self.batch_loss()),None
+        if stepped or math.isfinite(loss):
+            n = n_targets(learn.yb, learn.xb)
+            self.total,self.items = self.total+loss*n,self.items+n
         if learn.iter==learn.n_iter-1: self.diverged |= not all(p.isfinite().all() for p in learn.model.parameters())
         if self.diverged: raise CancelTrainException() # what the network is worth now is measured, as ever
 
@@ -116,19 +133,23 @@ class _Watch(Callback):
         self.valid = self.named(self.learn.recorder.log)
 
     def named(self, values):
-        "The recorder's `values` end with held-out loss and metrics"
+        "The recorder's `values` end with held-out loss and metrics; of two of one name the first counts"
         names = ['valid_loss', *self.learn.metrics.attrgot('name')]
-        return dict(zip(names, values[-len(names):]))
+        return dict(reversed(list(zip(names, values[-len(names):]))))
 
     def after_epoch(self):
         if self.in_epoch: self.close() # resumed runs skip epochs
-        if self.diverged: raise CancelFitException()
+        if self.diverged or self.no_score: raise CancelFitException()
 
     def close(self):
         "An epoch is over"
         self.in_epoch = False
-        self.rows.append([len(self.lrs), as_number(self.total/max(self.items, 1)), *(as_number(self.valid.get(k)) for k in ('valid_loss',self.metric)),
-                          self.lrs[-1] if self.lrs else None, time.perf_counter()-self.start])
+        score = self.valid.get(self.metric)
+        try:
+            if score is not None: as_score(self.metric, score)
+        except ValueError as e: self.no_score = None if self.diverged else str(e)
+        self.rows.append([len(self.lrs), as_number(self.total/max(self.items, 1)), as_number(self.valid.get('valid_loss')),
+                          as_number(score), self.lrs[-1] if self.lrs else None, time.perf_counter()-self.start])
 
 # %% ../nbs/compare.ipynb #f4839d4e
 _columns = 'step train_loss valid_loss metric lr seconds'.split()
@@ -138,62 +159,96 @@ def _thin(x, n=200):
     i = np.unique(np.linspace(0, len(x)-1, min(n, len(x))).round().astype(int))
     return [x[j] for j in i],i
 
-def _size(model):
+def _weight_sum(model):
     "The sum of all absolute weights: tells networks apart, and does not mind a machine's rounding"
     return sum(float(p.detach().abs().double().sum()) for p in model.parameters())
 
-def _identity(fit, n_epoch):
-    "What makes two runs at this budget runs of the same fit"
-    return describe(fit.at(n_epoch) if hasattr(fit, 'at') else fit)
-
-def _run(make_learner, fits, metric, measure, arm, n_epoch, seed):
-    "Train once: what happened, as JSON"
+def _learner_of_seed(make_learner, seed):
+    "A new learner that can be compared, without a bar"
     seed_all(seed)
     learn = make_learner(seed)
-    if not isinstance(learn, Learner): refuse('make_learner', make_learner, f'a function that returns a Learner, and make_learner({seed}) is {type(learn).__name__}')
+    if not isinstance(learn, Learner):
+        refuse('make_learner', make_learner, f'a function that returns a Learner, and make_learner({seed}) is {type(learn).__name__}')
     sizes = [batch_sizes(dl)[0] for dl in learn.dls.loaders] # refuses a loader without a length
     if len(sizes)<2 or not sizes[1]: raise ValueError('a comparison scores by held-out data, and the learner has none')
-    name = scoring_metric_name(learn, metric)
     learn.remove_cbs([ShowGraphCallback, ProgressCallback]) # the graph needs the bar
     learn.logger,learn.create_mbar = noop,False
-    start,fit = _size(learn.model),fits[arm]
-    seed_all(seed, learn.dls)
-    watch = _Watch(name)
-    learn.add_cb(watch)
+    return learn
+
+# %% ../nbs/compare.ipynb #1471aeeb
+def _record(learn, fit, metric, arm, n_epoch, seed):
+    "Train once, and measure what the network is worth if the fit ended between two evaluations"
+    rec = _RunRecorder(metric)
+    learn.add_cb(rec)
     try: fit(learn, n_epoch)
     except Exception as e:
-        if not watch.diverged: # a metric may refuse what a diverged network predicts
+        if not rec.diverged: # a metric may refuse what a diverged network predicts
             if hasattr(e, 'add_note'): e.add_note(f'in the run of {arm!r}, n_epoch={n_epoch}, seed={seed}')
             raise
-    if cut := watch.in_epoch: # ended between two evaluations
-        with suppress(*[Exception]*watch.diverged): watch.valid = watch.named(learn.validate())
-        watch.close()
-    if not watch.lrs: raise ValueError(f'the fit {arm!r} took no optimizer step')
-    if not watch.valid and not watch.diverged: raise ValueError(f'a callback cancels validation in the run of {arm!r}, so there is no score: remove that callback')
-    measured = {k:as_number(v) for k,v in (measure(learn) if measure else {}).items()}
-    status = 'diverged' if watch.diverged else 'stopped' if cut or len(watch.rows)<n_epoch else 'finished'
-    res = dict(fit=_identity(fit, n_epoch), status=status, metric=name, lower_is_better=is_error(name), epochs=watch.rows, lrs=_thin(watch.lrs)[0],
-               weights=as_number(start), held_out=watch.held_out, measured=measured, note=getattr(fit, 'note', lambda n: '')(n_epoch))
-    if torch.cuda.is_initialized(): del learn, watch; gc.collect() # a learner is a cycle, and holds memory until it is found
+    if cut := rec.in_epoch:
+        with suppress(*[Exception]*rec.diverged): rec.valid = rec.named(learn.validate())
+        rec.close()
+    if rec.no_score: raise ValueError(rec.no_score)
+    if not rec.lrs: raise ValueError(f'the fit {arm!r} took no optimizer step')
+    if not rec.valid and not rec.diverged:
+        raise ValueError(f'a callback cancels validation in the run of {arm!r}, so there is no score: remove that callback')
+    return rec,'diverged' if rec.diverged else 'stopped' if cut or len(rec.rows)<n_epoch else 'finished'
+
+def _measured(measure, learn):
+    "The numbers that `measure` takes"
+    res = {} if measure is None else measure(learn)
+    for k,v in res.items():
+        try: as_score(k, v)
+        except ValueError: refuse('measure', measure, f'a function that returns numbers by name, and its {k!r} is no number')
+    return {k:as_number(v) for k,v in res.items()}
+
+def _run(make_learner, fits, identities, metric, lower_is_better, measure, arm, n_epoch, seed):
+    "Train once: what happened, as JSON"
+    learn,fit = _learner_of_seed(make_learner, seed),fits[arm]
+    name = scoring_metric_name(learn, metric)
+    lower,guess = lower_is_better_of(learn, name, lower_is_better)
+    start = _weight_sum(learn.model)
+    seed_all(seed, learn.dls)
+    rec,status = _record(learn, fit, name, arm, n_epoch, seed)
+    res = dict(fit=identities[arm,n_epoch], status=status, metric=name, lower_is_better=lower, epochs=rec.rows,
+               lrs=_thin(rec.lrs)[0], weights=as_number(start), held_out=rec.held_out, measured=_measured(measure, learn),
+               note=getattr(fit, 'note', lambda n: '')(n_epoch), guess=guess)
+    if torch.cuda.is_initialized():
+        del learn, rec # a learner is a cycle, and holds memory until it is found
+        gc.collect()
     return res
 
 # %% ../nbs/compare.ipynb #698deccb
 def _is(v, *types): return isinstance(v, types) and not isinstance(v, bool)
-def _ok(v): return v is None or _is(v, int, float) and -1e308<=v<=1e308
+def _is_number_or_none(v): return v is None or _is(v, int, float) and -1e308<=v<=1e308
 
-def _run_ok(key, run):
-    "Is this a run of `_run`? What a file holds is not trusted"
-    if not (len(key)==3 and isinstance(key[0], str) and _is(key[1], int) and _is(key[2], int) and 1<=key[1]<2**53 and 0<=key[2]<2**32): return False
-    rows,lrs = run.get('epochs'),run.get('lrs')
-    return (isinstance(rows, list) and len(rows)>0 and all(isinstance(r, list) and len(r)==len(_columns) and _is(r[0], int) and 0<=r[0]<2**53 and all(map(_ok, r)) for r in rows)
-        and all(a[0]<=b[0] for a,b in zip(rows, rows[1:])) and isinstance(lrs, list) and len(lrs)>0 and all(map(_ok, lrs))
-        and run.get('status') in ('finished','diverged','stopped') and all(isinstance(run.get(k), str) for k in ('fit','metric','note'))
-        and isinstance(run.get('lower_is_better'), bool) and _ok(run.get('weights')) and (run.get('held_out') is None or isinstance(run['held_out'], str))
-        and isinstance(run.get('measured'), dict) and all(map(_ok, run['measured'].values())))
+def _is_key(key):
+    "`(fit's name, n_epoch, seed)`?"
+    return (len(key)==3 and isinstance(key[0], str) and _is(key[1], int) and 1<=key[1]<2**53
+            and _is(key[2], int) and 0<=key[2]<2**32)
+
+def _is_epoch(row):
+    "What the recorder says of an epoch?"
+    return (isinstance(row, list) and len(row)==len(_columns) and _is(row[0], int) and 0<=row[0]<2**53
+            and all(map(_is_number_or_none, row)))
+
+def _is_run(key, run):
+    "Is this what `_run` returns?"
+    def filled(k, ok): return isinstance(run.get(k), list) and len(run[k])>0 and all(map(ok, run[k]))
+    if not (_is_key(key) and filled('epochs', _is_epoch) and filled('lrs', _is_number_or_none)): return False
+    return (all(a[0]<=b[0] for a,b in zip(run['epochs'], run['epochs'][1:]))
+            and run.get('status') in ('finished','diverged','stopped')
+            and all(isinstance(run.get(k), str) for k in ('fit','metric','note'))
+            and isinstance(run.get('lower_is_better'), bool) and _is_number_or_none(run.get('weights'))
+            and isinstance(run.get('held_out'), (str,type(None)))
+            and isinstance(run.get('measured'), dict) and all(map(_is_number_or_none, run['measured'].values())))
 
 # %% ../nbs/compare.ipynb #b46ec9c2
-class Comparison:
+def _nan(v, missing=math.nan): return float(v) if _is(v, int, float) and _is_number_or_none(v) else missing
+
+class Comparison(Report):
     "What `compare_fits` measured"
+    _shows_table = True
     def __init__(self,
         runs:dict, # `(fit's name, n_epoch, seed)` to what the log holds of a run
         target=None # Score for `steps_to` and `speedup`
@@ -201,17 +256,20 @@ class Comparison:
         if not runs: raise ValueError('there are no runs')
         self._runs,self.target = runs,target
         self.arms = list(dict.fromkeys(a for a,_,_ in runs)) # names of the fits
-        if len({(r['metric'],r['lower_is_better']) for r in runs.values()})>1: raise ValueError('the runs were not scored by the same metric')
+        if len({(r['metric'],r['lower_is_better']) for r in runs.values()})>1:
+            raise ValueError('the runs were not scored by the same metric')
         r = first(runs.values())
         self.metric,self.lower_is_better = r['metric'],r['lower_is_better'] # what scores, and its direction
 
     @property
     def runs(self):
-        "One row for each epoch of each run. `step` counts optimizer steps, `lr` is that of the last one, `seconds` counts from the start of the fit"
-        rows = [(*key, e, *dict(zip(_columns, row)).values(), run['status']) for key,run in self._runs.items() for e,row in enumerate(run['epochs'], 1)]
+        """One row for each epoch of each run. `step` counts optimizer steps, `lr` is that of the last one,
+        `seconds` counts from the start of the fit"""
+        rows = [(*key, e, *row, run['status']) for key,run in self._runs.items() for e,row in enumerate(run['epochs'], 1)]
         df = pd.DataFrame(rows, columns=['arm','n_epoch','seed','epoch',*_columns,'status'])
         df = df[['arm','n_epoch','seed','epoch','step','train_loss','valid_loss','metric','lr','status','seconds']]
-        return df.astype({k:float for k in _columns[1:]}).sort_values(['arm','n_epoch','seed','epoch'], ignore_index=True)
+        df = df.astype({k:float for k in _columns[1:]})
+        return df.sort_values(['arm','n_epoch','seed','epoch'], ignore_index=True)
 
     @property
     def ends(self):
@@ -236,17 +294,16 @@ class Comparison:
         path # What `save` wrote, or the log of `compare_fits`, finished or not
     ) -> 'Comparison':
         "Read a comparison from its file"
-        head,runs,_ = read_log('comparison', path, _run_ok)
+        head,runs,_ = read_log('comparison', path, _is_run)
         if not runs: refuse('path', str(path), 'the log of a comparison, and no run of it has finished')
         return cls(runs, _nan(head['info'].get('target'), None))
-
-def _nan(v, missing=math.nan): return float(v) if _is(v, int, float) and _ok(v) else missing
 
 # %% ../nbs/compare.ipynb #8374b491
 def _seeds(seeds, start=0):
     "A number of seeds, or the seeds themselves, as a list"
     allowed = 'an integer >= 1, or different integers in [0, 2**32)'
-    if values(seeds) is None and not isinstance(seeds, range): return list(range(start, start+integer('seeds', seeds, allowed, lambda v: v>=1)))
+    if values(seeds) is None and not isinstance(seeds, range):
+        return list(range(start, start+integer('seeds', seeds, allowed, lambda v: v>=1)))
     res = [integer('seeds', s, allowed, lambda v: 0<=v<2**32) for s in seeds]
     return res if res and len(set(res))==len(res) else refuse('seeds', seeds, allowed)
 
@@ -256,50 +313,70 @@ def _budgets(n_epoch, arms):
     if isinstance(n_epoch, dict):
         if set(n_epoch)!=set(arms): refuse('n_epoch', n_epoch, f"{allowed}; the fits are {', '.join(map(repr, arms))}")
         return {a: _budgets(n_epoch[a], [a])[a] for a in arms}
-    res = [integer('n_epoch', n, allowed, lambda v: 1<=v<2**53) for n in (values(n_epoch) if values(n_epoch) is not None else [n_epoch])]
+    given = ifnone(values(n_epoch), [n_epoch])
+    res = [integer('n_epoch', n, allowed, lambda v: 1<=v<2**53) for n in given]
     return {a:res for a in arms} if res and len(set(res))==len(res) else refuse('n_epoch', n_epoch, allowed)
 
-def _add(log, key, run):
-    "Log a run, unless it does not belong to the others"
-    for (arm,n,seed),o in log.runs.items():
-        if (o['metric'],o['lower_is_better'])!=(run['metric'],run['lower_is_better']): raise ValueError(f"make_learner gave learners with different metrics: {o['metric']!r} and {run['metric']!r}")
-        if seed==key[2] and not math.isclose(o['weights'] or 0, run['weights'] or 0, rel_tol=1e-6):
-            raise ValueError(f"make_learner({seed}) gave {key[0]!r} other weights to begin with than {arm!r}. It must make a new model each time, from the seed")
-    log.add(key, run)
-
-def _finish(log, jobs, n_jobs, progress, shared):
-    "Run the jobs that the log lacks"
-    _,fits,*_ = shared
-    for (arm,n,seed),run in log.runs.items():
-        if (arm,n,seed) in jobs and run['fit']!=_identity(fits[arm], n):
-            refuse('path', str(log.path), f"the log of this comparison, and {arm!r} is {run['fit']} there and {_identity(fits[arm], n)} now. Give the fit another name, take another path, or delete the file")
-    todo = [j for j in jobs if j not in log.runs]
-    for arm,n,_ in todo: _identity(fits[arm], n) # a fit may refuse a budget before anything runs
-    bar = progress_bar(range(len(jobs)), leave=False) if progress and todo and not rank_distrib() else None
-    done,restore = len(jobs)-len(todo),save_rngs()
-    try:
-        if bar: bar.update(0); bar.update(done) # it must begin at 0
-        for key,run in run_jobs(_run, todo, n_jobs, shared):
-            _add(log, key, run)
-            done += 1
-            if bar:
-                bar.comment = f"{key[0]}, {key[1]} epochs, seed {key[2]}: {run['status']}"
-                bar.update(done)
-    finally:
-        restore()
-        if bar: bar.on_iter_end()
-    return Comparison({j:log.runs[j] for j in jobs})
-
-def _open_log(path, make_learner, metric, measure=None, **info):
-    of = dict(make_learner=describe(make_learner), metric=metric, measure=None if measure is None else describe(measure))
-    return RunLog('comparison', path, of, info, _run_ok)
-
-def _checked(make_learner, n_jobs, metric, progress):
-    if isinstance(make_learner, Learner) or not callable(make_learner): refuse('make_learner', make_learner, 'a function of the seed that returns a new Learner')
-    if metric is not None and not isinstance(metric, str): refuse('metric', metric, "None, the name of a metric of the learner, or 'valid_loss'")
+def _check_search(make_learner, n_jobs, metric, progress, lower_is_better):
+    "Arguments that `compare_fits` and `tune_lr` share; `n_jobs` as an integer"
+    if isinstance(make_learner, Learner) or not callable(make_learner):
+        refuse('make_learner', make_learner, 'a function of the seed that returns a new Learner')
+    if metric is not None and not isinstance(metric, str):
+        refuse('metric', metric, "None, the name of a metric of the learner, or 'valid_loss'")
     flag('progress', progress)
+    if lower_is_better is not None: flag('lower_is_better', lower_is_better)
     return integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
 
+# %% ../nbs/compare.ipynb #2e2ca41d
+def _identity(fit, n_epoch, code):
+    "What makes two runs at this budget runs of the same fit"
+    return describe(fit.at(n_epoch) if hasattr(fit, 'at') else fit, code) # a fit may refuse a budget
+
+def _open_log(path, make_learner, metric, measure=None, lower_is_better=None, **info):
+    "The log of the runs"
+    if path is None: return RunLog('comparison')
+    of = dict(make_learner=describe(make_learner), metric=metric, measure=None if measure is None else describe(measure))
+    if lower_is_better is not None: of['lower_is_better'] = lower_is_better
+    return RunLog('comparison', path, of, info, _is_run)
+
+def _check_logged(log, jobs, identities):
+    "Refuse a log whose runs are of other fits"
+    for (arm,n,seed),run in log.runs.items():
+        if (arm,n,seed) in jobs and run['fit']!=identities[arm,n]:
+            refuse('path', str(log.path), f"the log of this comparison, and {arm!r} is {run['fit']} there and "
+                   f"{identities[arm,n]} now. Give the fit another name, take another path, or delete the file")
+
+def _log_run(log, key, run):
+    "Log a run, unless it does not belong to the others"
+    for (arm,n,seed),o in log.runs.items():
+        if (o['metric'],o['lower_is_better'])!=(run['metric'],run['lower_is_better']):
+            raise ValueError(f"make_learner gave learners with different metrics: {o['metric']!r} and {run['metric']!r}")
+        if seed==key[2] and not math.isclose(o['weights'] or 0, run['weights'] or 0, rel_tol=1e-6):
+            raise ValueError(f'make_learner({seed}) gave {key[0]!r} other weights to begin with than {arm!r}. '
+                             'It must make a new model each time, from the seed')
+    log.add(key, run)
+
+def _run_missing(log, jobs, n_jobs, show_bar, make_learner, fits, metric, lower_is_better=None, measure=None):
+    "Run the jobs that the log lacks: the comparison of all, and whether the direction of its metric is a guess"
+    identities = {(a,n): _identity(fits[a], n, log.file is not None) for a,n in dict.fromkeys((a,n) for a,n,_ in jobs)}
+    _check_logged(log, jobs, identities)
+    todo = [j for j in jobs if j not in log.runs]
+    shared = make_learner,fits,identities,metric,lower_is_better,measure
+    done,restore,guess = len(jobs)-len(todo),save_rngs(),False
+    with progress_over(len(jobs), show_bar and len(todo)>0) as update:
+        try:
+            update(done)
+            for key,run in run_jobs(_run, todo, n_jobs, shared):
+                guess |= run.pop('guess', False)
+                _log_run(log, key, run)
+                done += 1
+                update(done, f"{key[0]}, {key[1]} epochs, seed {key[2]}: {run['status']}")
+        finally: restore()
+    res = Comparison({j:log.runs[j] for j in jobs})
+    if guess: warn_of_guess(res.metric)
+    return res
+
+# %% ../nbs/compare.ipynb #d314aa02
 def compare_fits(
     make_learner, # `make_learner(seed)`: a new learner, with its model, its data and the metric to score by
     fits:dict, # Name to `fit(learn, n_epoch)`
@@ -310,29 +387,33 @@ def compare_fits(
     path=None, # Log of finished runs: an interrupted comparison goes on from it, and more fits, budgets and seeds may join
     metric=None, # Name of the metric to score by, or 'valid_loss'; accuracy, else the first metric when None
     measure=None, # `measure(learn)`: numbers by name, taken after each run
-    progress:bool=True # Show a bar?
+    progress:bool=True, # Show a bar?
+    lower_is_better:bool=None # Is the metric an error? Read from a tracker of fastai's or the metric's name when None
 ) -> Comparison:
-    "Train with each of `fits`, from the same weights and on the same batches for each seed. Leaves the caller's random generators as they were"
-    n_jobs = _checked(make_learner, n_jobs, metric, progress)
-    if not (isinstance(fits, dict) and fits and all(isinstance(k, str) and k and callable(f) for k,f in fits.items())): refuse('fits', fits, 'a dict from names to callables `(learn, n_epoch)`')
+    """Train with each of `fits`, from the same weights and on the same batches for each seed.
+    Leaves the caller's random generators as they were"""
+    n_jobs = _check_search(make_learner, n_jobs, metric, progress, lower_is_better)
+    if not (isinstance(fits, dict) and fits and all(isinstance(k, str) and k and callable(f) for k,f in fits.items())):
+        refuse('fits', fits, 'a dict from names to callables `(learn, n_epoch)`')
     if target is not None: target = real('target', target, 'None or a finite number')
     if measure is not None and not callable(measure): refuse('measure', measure, 'None or a callable')
     budgets,seeds = _budgets(n_epoch, fits),_seeds(seeds)
-    with _open_log(path, make_learner, metric, measure, target=target) as log:
-        res = _finish(log, [(a,n,s) for s in seeds for a in fits for n in budgets[a]], n_jobs, progress, (make_learner, fits, metric, measure))
+    jobs = [(a,n,s) for s in seeds for a in fits for n in budgets[a]]
+    with _open_log(path, make_learner, metric, measure, lower_is_better, target=target) as log:
+        res = _run_missing(log, jobs, n_jobs, progress, make_learner, fits, metric, lower_is_better, measure)
     res.target = target
     tuned = {h for f in fits.values() for h in getattr(f, 'held_out', ())}
-    if tuned & {r['held_out'] for r in res._runs.values()}: warn('The LRs were tuned on the data that now scores: the scores are too good. Tune on another held-out split')
+    if tuned & {r['held_out'] for r in res._runs.values()}:
+        warn('The LRs were tuned on the data that now scores: the scores are too good. Tune on another held-out split')
     return res
 
 # %% ../nbs/compare.ipynb #e3c311f5
 def _t_interval(x, scale=1.):
     "The 95 % interval of the mean by Student's t; NaN for a single value, or without a spread to judge by"
-    from scipy.stats import t
-    n = len(x)
-    if n<2 or not np.isfinite(x).all() or np.ptp(x) <= 1e-6*scale: return math.nan,math.nan # float32 metrics have no more digits
-    h = t.ppf(.975, n-1)*np.std(x, ddof=1)/math.sqrt(n)
-    return float(np.mean(x)-h),float(np.mean(x)+h)
+    from scipy.stats import ttest_1samp
+    if len(x)<2 or not np.isfinite(x).all() or np.ptp(x) <= 1e-6*scale: # float32 metrics have no more digits
+        return math.nan,math.nan
+    return tuple(map(float, ttest_1samp(x, 0).confidence_interval(.95)))
 
 # %% ../nbs/compare.ipynb #4de615f7
 def _scores(self, arm, n_epoch, ends):
@@ -340,23 +421,27 @@ def _scores(self, arm, n_epoch, ends):
     g = ends[(ends.arm==arm) & (ends.n_epoch==n_epoch)].set_index('seed').metric
     return g.fillna(math.inf if self.lower_is_better else -math.inf)
 
-def _cells(self): return list(dict.fromkeys((a,n) for arm in self.arms for a,n,_ in self._runs if a==arm))
+def _cells(self):
+    "Each `(arm, n_epoch)`: by budget, arms in their order"
+    cells = dict.fromkeys((a,n) for arm in self.arms for a,n,_ in self._runs if a==arm)
+    return sorted(cells, key=lambda c: c[1])
 
-def _base(self, baseline):
+def _baseline_of(self, baseline):
     "A function from a budget to the `(arm, n_epoch)` to compare with"
-    cells = _cells(self)
     if baseline is None: baseline = self.arms[0]
-    if isinstance(baseline, tuple) and baseline in cells: return lambda n: baseline
-    if not isinstance(baseline, str) or baseline not in self.arms: refuse('baseline', baseline, f"one of {', '.join(map(repr, self.arms))}, or a pair of it and one of its n_epoch")
+    if isinstance(baseline, tuple) and baseline in _cells(self): return lambda n: baseline
+    if not isinstance(baseline, str) or baseline not in self.arms:
+        refuse('baseline', baseline, f"one of {', '.join(map(repr, self.arms))}, or a pair of it and one of its n_epoch")
     return lambda n: (baseline,n)
 
 @patch
 def table(self:Comparison,
     baseline=None # Fit to compare with at the same `n_epoch`, or a pair `(fit, n_epoch)`; the first fit when None
 ) -> pd.DataFrame: # A row for each fit and budget
-    "Mean and spread of the last score, and the paired difference to the baseline with its 95 % interval (`low` to `high`, Student's t)"
-    base,ends,rows = _base(self, baseline),self.ends,[]
-    for arm,n in sorted(_cells(self), key=lambda c: c[1]):
+    """Mean and spread of the last score, and the paired difference to the baseline with its 95 % interval
+    (`low` to `high`, Student's t)"""
+    base,ends,rows = _baseline_of(self, baseline),self.ends,[]
+    for arm,n in _cells(self):
         g,y = ends[(ends.arm==arm) & (ends.n_epoch==n)],_scores(self, arm, n, ends)
         b = _scores(self, *base(n), ends)
         seeds = [] if (arm,n)==base(n) else y.index.intersection(b.index)
@@ -365,39 +450,34 @@ def table(self:Comparison,
             sd,diff = (np.std(y, ddof=1) if len(y)>1 else math.nan),(d.mean() if len(d) else math.nan)
         low,high = _t_interval(d, max(y.abs().max(), b.abs().max()))
         steps = g.step.mean()
-        rows.append({'arm':arm, 'n_epoch':n, 'steps':int(steps) if steps==int(steps) else steps, 'seconds':g.seconds.mean(), 'seeds':len(g), 'diverged':int((g.status=='diverged').sum()),
-                     self.metric:y.mean(), 'sd':sd, 'difference':diff, 'low':low, 'high':high})
+        rows.append({'arm':arm, 'n_epoch':n, 'steps':int(steps) if steps==int(steps) else steps, 'seconds':g.seconds.mean(),
+                     'seeds':len(g), 'diverged':int((g.status=='diverged').sum()), self.metric:y.mean(), 'sd':sd,
+                     'difference':diff, 'low':low, 'high':high})
     return pd.DataFrame(rows)
 
 @patch
+def _head(self:Comparison):
+    n,better = len({s for _,_,s in self._runs}),'lower' if self.lower_is_better else 'higher'
+    seeds = f"{n} paired seed{'s'*(n>1)}"
+    return f'{len(self.arms)} fits, {seeds}, scored by {self.metric} ({better} is better) after the last epoch'
+
+@patch
 def _text(self:Comparison):
-    n,s = len({s for _,_,s in self._runs}),self.lower_is_better
-    head = f"{len(self.arms)} fits, {n} paired seed{'s'*(n>1)}, scored by {self.metric} ({'lower' if s else 'higher'} is better) after the last epoch"
-    foot = [f"difference: to {self.arms[0]!r} at the same n_epoch, seed by seed; low, high: its 95 % interval (Student's t, each by itself)"]
     stopped = {}
-    for (a,n,s),r in self._runs.items():
-        if r['status']=='stopped': stopped[a] = stopped.get(a, 0)+1
-    foot += [f'{a!r} ended before n_epoch in {k} runs' for a,k in stopped.items()]
-    foot += dict.fromkeys(f"{a!r} {r['note']}" for (a,_,_),r in self._runs.items() if r['note'])
-    return head,foot
-
-@patch
-def __repr__(self:Comparison):
-    head,foot = self._text()
-    return '\n'.join([head, self.table().to_string(index=False, float_format='{:.4g}'.format, na_rep='-'), *foot])
-
-@patch
-def _repr_html_(self:Comparison):
-    head,foot = self._text()
-    return f'<b>{escape(head, quote=False)}</b>' + self.table().to_html(index=False, float_format='{:.4g}'.format, na_rep='-') + '<br>'.join(escape(o, quote=False) for o in foot)
+    for (arm,_,_),r in self._runs.items():
+        if r['status']=='stopped': stopped[arm] = stopped.get(arm, 0)+1
+    return [f'difference: to {self.arms[0]!r} at the same n_epoch, seed by seed; '
+            "low, high: its 95 % interval (Student's t, each by itself)",
+            *(f'{a!r} ended before n_epoch in {k} runs' for a,k in stopped.items()),
+            *dict.fromkeys(f"{a!r} {r['note']}" for (a,_,_),r in self._runs.items() if r['note'])]
 
 # %% ../nbs/compare.ipynb #f4fc3f40
 def _median_interval(low, high):
     "The 95 % interval of the median from order statistics, for values known to lie from `low` to `high`"
-    from scipy.stats import binom
-    n = len(low)
-    k = int(binom.ppf(.025, n, .5))
-    return (float(np.sort(low)[k-1]),float(np.sort(high)[n-k])) if k else (0.,math.inf)
+    from scipy.stats import quantile_test
+    if len(low)<6: return 0.,math.inf # fewer values have no such interval
+    def interval(x): return quantile_test(x, q=0, p=.5).confidence_interval(.95)
+    return float(interval(low).low),float(interval(high).high)
 
 def _center(low, high):
     "Typical value of positive numbers known to lie from `low` to `high`, its 95 % interval, and what they are"
@@ -407,21 +487,23 @@ def _center(low, high):
     a,b = (float(np.quantile(x, .5, method='inverted_cdf')) for x in (low,high))
     return a if a==b else math.nan,*_median_interval(low, high),'median, order statistics'
 
+# %% ../nbs/compare.ipynb #eb7a0d03
 @patch
 def _reach(self:Comparison, target):
     "Steps to `target` of each `(fit, n_epoch, seed)`"
-    target = ifnone(target, self.target)
-    target = real('target', target, 'a finite number: the score to reach')
+    target = real('target', ifnone(target, self.target), 'a finite number: the score to reach')
     def good(v): return v is not None and (v<=target if self.lower_is_better else v>=target)
-    return {k: next((float(step) for step,_,_,score,*_ in r['epochs'] if good(score)), math.inf) for k,r in self._runs.items()}
+    def steps(run): return next((float(step) for step,_,_,score,*_ in run['epochs'] if good(score)), math.inf)
+    return {k:steps(r) for k,r in self._runs.items()}
 
 @patch
 def steps_to(self:Comparison,
     target=None # Score to reach; the comparison's own when None
 ) -> pd.DataFrame: # A row for each fit and budget; `reached` of `seeds` runs got there
-    "Optimizer steps until the held-out score is `target`, with a 95 % interval. Runs that never get there count as infinitely many"
+    """Optimizer steps until the held-out score is `target`, with a 95 % interval. Runs that never get there count as
+    infinitely many"""
     reach,rows = self._reach(target),[]
-    for arm,n in sorted(_cells(self), key=lambda c: c[1]):
+    for arm,n in _cells(self):
         x = np.array([v for (a,m,_),v in reach.items() if (a,m)==(arm,n)])
         rows.append((arm, n, len(x), int(np.isfinite(x).sum()), *_center(x, x)))
     return pd.DataFrame(rows, columns='arm n_epoch seeds reached steps low high method'.split())
@@ -431,17 +513,20 @@ def speedup(self:Comparison,
     baseline=None, # Fit to compare with at the same `n_epoch`, or a pair `(fit, n_epoch)`; the first fit when None
     target=None # Score to reach; the comparison's own when None
 ) -> pd.DataFrame: # A row for each other fit and budget; `neither` counts the seeds with which neither got there
-    "How many times fewer optimizer steps than the baseline each fit needs to `target`, seed by seed, with a 95 % interval"
-    base,reach,rows = _base(self, baseline),self._reach(target),[]
-    for arm,n in sorted(_cells(self), key=lambda c: c[1]):
+    "How many times fewer optimizer steps than the baseline each fit needs to `target`, by seed, with a 95 % interval"
+    base,reach,rows = _baseline_of(self, baseline),self._reach(target),[]
+    for arm,n in _cells(self):
         if (arm,n)==base(n): continue
-        pairs = np.array([(reach[(*base(n),s)],v) for (a,m,s),v in reach.items() if (a,m)==(arm,n) and (*base(n),s) in reach]).reshape(-1, 2)
-        if not len(pairs): continue
+        pairs = [(reach[(*base(n),s)],v) for (a,m,s),v in reach.items() if (a,m)==(arm,n) and (*base(n),s) in reach]
+        if not pairs: continue
+        pairs = np.array(pairs)
         neither = np.isinf(pairs).all(1)
         with np.errstate(invalid='ignore'): ratio = pairs[:,0]/pairs[:,1]
         b,f = np.isfinite(pairs).sum(0)
-        rows.append((arm, n, len(pairs), f, b, int(neither.sum()), *_center(np.where(neither, 0, ratio), np.where(neither, np.inf, ratio))))
-    return pd.DataFrame(rows, columns='arm n_epoch seeds reached baseline_reached neither speedup low high method'.split())
+        center = _center(np.where(neither, 0, ratio), np.where(neither, np.inf, ratio))
+        rows.append((arm, n, len(pairs), f, b, int(neither.sum()), *center))
+    columns = 'arm n_epoch seeds reached baseline_reached neither speedup low high method'
+    return pd.DataFrame(rows, columns=columns.split())
 
 # %% ../nbs/compare.ipynb #e1e02a55
 def _curves(self, arm, n_epoch):
@@ -451,11 +536,55 @@ def _curves(self, arm, n_epoch):
     y = np.array([[_nan(row[3]) for row in (r+[r[-1]]*len(longest))[:len(longest)]] for r in runs])
     return np.array([row[0] for row in longest]),y
 
-def _drawn(lrs):
+def _drawable(lrs):
     "LRs as a figure can show them"
     y = np.array([_nan(v) for v in lrs])
     return np.where(np.abs(y)<1e300, y, np.nan)
 
+def _line_style(self, arm):
+    "Color and dashes of an arm"
+    i = self.arms.index(arm)
+    return dict(color=colors[i%len(colors)], ls='-' if i<len(colors) else '--')
+
+def _draw_scores(self, ax, cells):
+    "Mean and range over the seeds; what stands at the end of each arm's line, and the scores that the axis must show"
+    ends,worst,best = {},[],[]
+    for arm,n in cells:
+        style = _line_style(self, arm)
+        steps,y = _curves(self, arm, n)
+        mean,score = y.mean(0),_scores(self, arm, n, self.ends).mean() # no mean without a score of every run
+        ax.plot(steps, mean, marker='o', ms=2.5, **style)
+        ax.fill_between(steps, y.min(0), y.max(0), color=style['color'], alpha=.13, lw=0)
+        bad = sum(r['status']=='diverged' for (a,m,_),r in self._runs.items() if (a,m)==(arm,n))
+        text = f'{arm} {score:.4g}' + f' ({bad} diverged)'*(bad>0) + ' (dashed)'*(style['ls']=='--')
+        ends[arm] = text,score,style['color']
+        worst += [*mean[len(mean)//4:], *y[:,-1]] # the first quarter would squeeze the rest
+        best += [*(y.min(0) if self.lower_is_better else y.max(0))]
+    return list(ends.values()),worst,best
+
+def _limit_scores(self, ax, worst, best):
+    "Limits of the axis of scores, and a line at the target"
+    lows,highs = ([*o, *L(self.target)] for o in ((best,worst) if self.lower_is_better else (worst,best)))
+    lo,hi = (f([v for v in vs if np.isfinite(v)], default=d) for f,vs,d in ((min,lows,0.), (max,highs,1.)))
+    pad = .08*(hi-lo) or .1
+    ax.set_ylim(lo-pad, hi+pad)
+    ax.set_xlim(0, None)
+    ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    if self.target is None: return
+    ax.axhline(self.target, color=grey, lw=1, ls=':')
+    ax.annotate(f'target {self.target:g}', (0, self.target), xytext=(4,3), textcoords='offset points', color=grey, fontsize=9)
+
+def _draw_lrs(self, ax, cells):
+    "The LRs of the longest run of each arm and budget"
+    for arm,n in cells:
+        run = max((r for (a,m,_),r in self._runs.items() if (a,m)==(arm,n)), key=lambda r: r['epochs'][-1][0])
+        steps = np.linspace(0, max(run['epochs'][-1][0]-1, 0), len(run['lrs']))
+        ax.plot(steps, _drawable(run['lrs']), lw=1.4, drawstyle='steps-post', **_line_style(self, arm))
+    ax.set(xlabel='optimizer step', ylabel='learning rate')
+    tops = [np.nanmax(_drawable(r['lrs']), initial=0.) for k,r in self._runs.items() if k[:2] in cells and r['status']!='diverged']
+    if any(tops): ax.set_ylim(-.04*max(tops), 1.08*max(tops)) # not the LR that no run survived
+
+# %% ../nbs/compare.ipynb #ddf81d35
 @patch
 def plot(self:Comparison,
     n_epoch=None, # One budget; all of them when None
@@ -465,66 +594,41 @@ def plot(self:Comparison,
     budgets = sorted({n for _,n,_ in self._runs})
     if n_epoch is not None: n_epoch = integer('n_epoch', n_epoch, f'None or one of {budgets}', lambda v: v in budgets)
     cells = [c for c in _cells(self) if n_epoch is None or c[1]==n_epoch]
-    if ax is None: fig,(ax,below) = new_axes(2, 1, figsize=(8,5.5), sharex=True, height_ratios=(3,1))
-    else: below = None
-    ends,bad_end,good_end = {},[],[]
+    below = None
+    if ax is None: _,(ax,below) = new_axes(2, 1, figsize=(8,5.5), sharex=True, height_ratios=(3,1))
     with figure_style():
-        for arm,n in sorted(cells, key=lambda c: c[1]):
-            color = colors[self.arms.index(arm)%len(colors)]
-            style = '-' if self.arms.index(arm)<len(colors) else '--'
-            steps,y = _curves(self, arm, n)
-            mean,score = y.mean(0),_scores(self, arm, n, self.ends).mean() # no mean without a score of every run
-            ax.plot(steps, mean, color=color, ls=style, marker='o', ms=2.5)
-            ax.fill_between(steps, y.min(0), y.max(0), color=color, alpha=.13, lw=0)
-            bad = sum(r['status']=='diverged' for (a,m,_),r in self._runs.items() if (a,m)==(arm,n))
-            ends[arm] = (f'{arm} {score:.4g}' + f' ({bad} diverged)'*(bad>0) + ' (dashed)'*(style=='--'), score, color)
-            bad_end += [*mean[len(mean)//4:], *y[:,-1]] # the first quarter would squeeze the rest
-            good_end += [*(y.min(0) if self.lower_is_better else y.max(0))]
-            if below is not None:
-                run = max((r for (a,m,_),r in self._runs.items() if (a,m)==(arm,n)), key=lambda r: r['epochs'][-1][0])
-                last = run['epochs'][-1][0]
-                below.plot(np.linspace(0, max(last-1, 0), len(run['lrs'])), _drawn(run['lrs']), color=color, ls=style, lw=1.4, drawstyle='steps-post')
-        lows,highs = (good_end,bad_end) if self.lower_is_better else (bad_end,good_end)
-        if self.target is not None: lows.append(self.target); highs.append(self.target)
-        lo,hi = (f([v for v in vs if np.isfinite(v)], default=d) for f,vs,d in ((min,lows,0.), (max,highs,1.)))
-        pad = .08*(hi-lo) or .1
-        ax.set_ylim(lo-pad, hi+pad)
-        ax.set_xlim(0, None)
-        ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-        if self.target is not None:
-            ax.axhline(self.target, color=grey, lw=1, ls=':')
-            ax.annotate(f'target {self.target:g}', (0, self.target), xytext=(4,3), textcoords='offset points', color=grey, fontsize=9)
+        ends,worst,best = _draw_scores(self, ax, cells)
+        _limit_scores(self, ax, worst, best)
         ax.set_ylabel(self.metric, parse_math=False) # names are not markup
         n = len({s for _,_,s in self._runs})
         ax.set_title(f"mean of {n} paired seeds, band: their range" if n>1 else 'one seed', fontsize=9, loc='left')
-        if below is not None:
-            below.set(xlabel='optimizer step', ylabel='learning rate')
-            tops = [np.nanmax(_drawn(r['lrs']), initial=0.) for k,r in self._runs.items() if k[:2] in cells and r['status']!='diverged']
-            if any(tops): below.set_ylim(-.04*max(tops), 1.08*max(tops)) # not the LR that no run survived
-        else: ax.set_xlabel('optimizer step')
+        if below is None: ax.set_xlabel('optimizer step')
+        else: _draw_lrs(self, below, cells)
         ax.figure.canvas.draw() # heights in points, for the labels
-        label_ends(ax, list(ends.values()))
+        label_ends(ax, ends)
     return ax if below is None else (ax,below)
 
 # %% ../nbs/compare.ipynb #828c8f73
-class _At:
+class _FitAtLR:
     "A fit with an LR"
     def __init__(self, fit, lr): self.fit,self.lr = fit,lr
     def __call__(self, learn, n_epoch): return self.fit(learn, n_epoch, self.lr)
     def _describe(self, sub): return f'{sub(self.fit)} at lr {self.lr!r}'
 
-class Tuned:
+class Tuned(Report):
     "A fit with the LR that a search found for each budget. Called as `(learn, n_epoch)`"
     def __init__(self, fit, lrs, untuned, comparison, arms):
-        self.fit,self.lrs,self.untuned,self.comparison = fit,lrs,untuned,comparison # `lrs`: `n_epoch` to LR; `untuned`: `n_epoch` to why not; all runs of the search
-        self._arms,self.held_out = arms,{r['held_out'] for r in comparison._runs.values()}-{None}
+        self.fit,self.lrs,self.untuned = fit,lrs,untuned # `lrs`: `n_epoch` to LR; `untuned`: `n_epoch` to why not
+        self.comparison,self._arms = comparison,arms # all runs of the search; `(arm, n_epoch)` to LR
+        self.held_out = {r['held_out'] for r in comparison._runs.values()}-{None}
 
     def at(self,
         n_epoch:int # A budget that was tuned
     ): # `fit(learn, n_epoch)`
         "The fit with the LR for this budget"
-        if n_epoch not in self.lrs: refuse('n_epoch', n_epoch, f"a budget for which the LR was tuned: {', '.join(map(str, self.lrs))}")
-        return _At(self.fit, self.lrs[n_epoch])
+        if n_epoch not in self.lrs:
+            refuse('n_epoch', n_epoch, f"a budget for which the LR was tuned: {', '.join(map(str, self.lrs))}")
+        return _FitAtLR(self.fit, self.lrs[n_epoch])
 
     def __call__(self, learn, n_epoch): return self.at(n_epoch)(learn, n_epoch)
     def note(self, n_epoch):
@@ -535,15 +639,34 @@ class Tuned:
     def table(self):
         "One row for each budget and LR that was tried: mean of the score over the seeds, and which was `best`"
         ends,rows = self.comparison.ends,[]
-        for (arm,n),lr in sorted(((k,v) for k,v in self._arms.items()), key=lambda o: (o[0][1],o[1])):
+        for (arm,n),lr in sorted(self._arms.items(), key=lambda o: (o[0][1],o[1])):
             g,y = ends[(ends.arm==arm) & (ends.n_epoch==n)],_scores(self.comparison, arm, n, ends)
-            rows.append({'n_epoch':n, 'lr':lr, 'seeds':len(g), 'diverged':int((g.status=='diverged').sum()), self.comparison.metric:y.mean(), 'best':lr==self.lrs[n]})
+            rows.append({'n_epoch':n, 'lr':lr, 'seeds':len(g), 'diverged':int((g.status=='diverged').sum()),
+                         self.comparison.metric:y.mean(), 'best':lr==self.lrs[n]})
         return pd.DataFrame(rows)
 
-    def __repr__(self):
-        found = '; '.join(f'lr {lr:g} at n_epoch={n}' + (f' (untuned: {self.untuned[n]})' if n in self.untuned else '') for n,lr in self.lrs.items())
-        return f'{describe(self.fit, code=False)}: {found}, by {self.comparison.metric}, {len(self.comparison._runs)} runs'
+    def plot(self,
+        ax=None # Draw here; a new figure when None
+    ):
+        "The mean score over the LRs that were tried, a line for each budget, the best ones marked. Returns the axes"
+        if ax is None: _,ax = new_axes(figsize=(6,3.2))
+        df,metric = self.table(),self.comparison.metric
+        with figure_style():
+            for i,(n,g) in enumerate(df.groupby('n_epoch')):
+                y = g[metric].where(np.isfinite(g[metric]))
+                ax.plot(g.lr, y, marker='o', ms=3, color=colors[i%len(colors)], label=f'{n} epochs')
+                ax.plot(g.lr[g.best], y[g.best], 'o', ms=9, mfc='none', color=colors[i%len(colors)])
+            ax.set(xscale='log', xlabel='learning rate')
+            ax.set_ylabel(metric, parse_math=False)
+            ax.legend(title='best: circle', title_fontsize=9)
+        return ax
 
+    def _head(self):
+        def found(n): return f'lr {self.lrs[n]:g} at n_epoch={n}' + (f' (untuned: {self.untuned[n]})' if n in self.untuned else '')
+        name,runs = describe(self.fit, code=False),len(self.comparison._runs)
+        return f"{name}: {'; '.join(map(found, self.lrs))}, by {self.comparison.metric}, {runs} runs"
+
+# %% ../nbs/compare.ipynb #ee342f2b
 def _mean_scores(comparison, arms):
     "Mean score of each arm at each budget, smaller is better"
     ends,sign = comparison.ends,1 if comparison.lower_is_better else -1
@@ -557,6 +680,12 @@ def _takes(f, *args):
     except TypeError: return False
     return True
 
+def _next_lr(lrs, best):
+    "The LR beyond the edge of the grid on which `best` lies: in the proportion of the two outermost. Inside, `None`"
+    if best==lrs[0]: return float(f'{best*best/lrs[1]:.3g}')
+    if best==lrs[-1]: return float(f'{best*best/lrs[-2]:.3g}')
+
+# %% ../nbs/compare.ipynb #4b485954
 def tune_lr(
     make_learner, # `make_learner(seed)`: a new learner whose held-out data is *not* what will score
     fit, # `fit(learn, n_epoch, lr)`
@@ -567,33 +696,33 @@ def tune_lr(
     path=None, # Log of finished runs, as in `compare_fits`; several fits may share it
     metric:str='valid_loss', # What to choose by
     extend:int=3, # LRs to add at the edge on which the best lies, at most
-    progress:bool=True # Show a bar?
+    progress:bool=True, # Show a bar?
+    lower_is_better:bool=None # Is the metric an error? As in `compare_fits`
 ) -> Tuned: # A fit `(learn, n_epoch)`
     "Find the LR for a fit at a budget: the same search for every fit"
-    n_jobs = _checked(make_learner, n_jobs, metric, progress)
+    n_jobs = _check_search(make_learner, n_jobs, metric, progress, lower_is_better)
     if not callable(fit) or not _takes(fit, None, 1, .1): refuse('fit', fit, 'a callable (learn, n_epoch, lr)')
     grid = sorted({real('lrs', v, 'finite numbers > 0', lambda v: v>0) for v in values(lrs) or []})
     if len(grid)<3: refuse('lrs', lrs, 'a list of at least three different LRs')
-    extend = integer('extend', extend, 'an integer >= 0', lambda v: v>=0)
+    most = len(grid) + count('extend', extend, 0)
     budgets,seeds = _budgets(n_epoch, ['fit'])['fit'],_seeds(seeds, 1000)
     def name(lr): return f'{describe(fit, code=False)}, lr {lr!r}'
-    tried,untuned,lr_of,arms = {n:list(grid) for n in budgets},{},{},{}
-    with _open_log(path, make_learner, metric) as log:
-        todo = list(budgets)
+    tried,untuned,found,arms,todo = {n:list(grid) for n in budgets},{},{},{},list(budgets)
+    with _open_log(path, make_learner, metric, lower_is_better=lower_is_better) as log:
         while todo:
             arms |= {(name(lr),n):lr for n in todo for lr in tried[n]}
-            fits = {a:_At(fit, lr) for (a,_),lr in arms.items()}
-            res = _finish(log, [(a,n,s) for s in seeds for a,n in arms], n_jobs, progress, (make_learner, fits, metric, None))
+            fits = {a:_FitAtLR(fit, lr) for (a,_),lr in arms.items()}
+            jobs = [(a,n,s) for s in seeds for a,n in arms]
+            res = _run_missing(log, jobs, n_jobs, progress, make_learner, fits, metric, lower_is_better)
             mean = _mean_scores(res, arms)
             for n in list(todo):
-                ls = sorted(tried[n])
-                best = min(ls, key=lambda lr: mean[name(lr),n])
-                lr_of[n],at_edge = best,best in (ls[0],ls[-1])
-                if at_edge and len(ls) < len(grid)+extend:
-                    a,b = ls[:2] if best==ls[0] else ls[-2:]
-                    tried[n].append(float(f'{a*a/b if best==ls[0] else b*b/a:.3g}'))
+                found[n] = best = min(sorted(tried[n]), key=lambda lr: mean[name(lr),n])
+                beyond = _next_lr(sorted(tried[n]), best)
+                if beyond and len(tried[n])<most:
+                    tried[n].append(beyond)
                     continue
                 todo.remove(n)
+                edge = 'smallest' if beyond and beyond<best else 'largest'
                 if not math.isfinite(mean[name(best),n]): untuned[n] = 'no LR that was tried has a finite score'
-                elif at_edge: untuned[n] = f'the best LR, {best:g}, is the {"smallest" if best==ls[0] else "largest"} that was tried'
-    return Tuned(fit, lr_of, untuned, res, arms)
+                elif beyond: untuned[n] = f'the best LR, {best:g}, is the {edge} that was tried'
+    return Tuned(fit, found, untuned, res, arms)

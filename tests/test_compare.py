@@ -1,5 +1,5 @@
 "Runs against a naive loop, paired seeds, failures that count, kills that cost nothing, intervals against scipy's."
-import json, math, multiprocessing, os, pickle, random, signal, time
+import json, math, multiprocessing, os, pickle, random, re, signal, time, warnings
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
@@ -11,7 +11,7 @@ import reference as naive
 from fingerprints import timeless
 from small_learners import class_dls as dls, class_learner as make_learner, class_x as x, class_y as y, plain
 from superconv_fastai.all import *
-from superconv_fastai.compare import _center, _median_interval, _run_ok, _t_interval
+from superconv_fastai.compare import _center, _is_run, _median_interval, _t_interval
 from superconv_fastai.show import spread_out
 from superconv_fastai.runs import RunLog, describe, run_jobs, seed_all
 
@@ -157,6 +157,132 @@ def test_a_model_that_is_not_new_is_refused(tmp_path):
     def stale(seed): return Learner(dls(), model, loss_func=CrossEntropyLossFlat(), opt_func=SGD, metrics=accuracy)
     with pytest.raises(ValueError, match=r"make_learner\(0\) gave 'b' other weights to begin with than 'a'"): run(stale, dict(a=plain, b=plain), 1, 1, path=tmp_path/'log')
     assert len(Comparison.load(tmp_path/'log').runs) == 1
+
+# ---- metrics that are no number, whose direction is unknown, or that share a name ----
+
+def of_each(pred, targ): return np.array([.1,.2,.3])
+def per_class(pred, targ): return torch.bincount(pred.argmax(1), minlength=3)/len(pred)
+def as_words(pred, targ): return 'fine'
+def in_a_dict(pred, targ): return {'accuracy':1.}
+no_numbers = {'F1 of each class':lambda: AccumMetric(of_each, flatten=False), 'a share for each class':lambda: AccumMetric(per_class, flatten=False),
+              'words':lambda: AccumMetric(as_words, flatten=False), 'a dict':lambda: AccumMetric(in_a_dict, flatten=False)}
+
+@pytest.mark.parametrize('kind', no_numbers)
+def test_a_metric_that_decides_is_one_number(kind):
+    metric = no_numbers[kind]()
+    make = partial(make_learner, metrics=metric)
+    for call in (lambda: run(make, dict(a=plain), 3, 1), lambda: tune_lr(make, fit_linear, [.1,.2,.3], 3, metric=metric.name, progress=False)):
+        with pytest.raises(ValueError, match=f'the metric {re.escape(repr(metric.name))} gives .* where a score is one number'): call()
+    c = run(partial(make_learner, metrics=[accuracy, metric]), dict(a=plain), 1, 1) # where it does not decide it is ignored
+    assert c.metric=='accuracy' and 0<=c.table().accuracy[0]<=1
+    assert tune_lr(make, fit_linear, [.1,.2,.3], 1, progress=False).comparison.metric=='valid_loss'
+
+def test_f1_of_each_class():
+    make = partial(make_learner, metrics=F1Score(average=None))
+    with pytest.raises(ValueError, match="the metric 'f1_score' gives 3 values where a score is one number"): run(make, dict(a=plain), 1, 1)
+    assert 0<=run(partial(make_learner, metrics=F1Score(average='macro')), dict(a=plain), 1, 1).table().f1_score[0]<=1
+
+def test_the_refusal_comes_after_one_epoch():
+    trained = []
+    class Count(Callback):
+        def after_epoch(self): trained.append(self.epoch)
+    with pytest.raises(ValueError, match='one number'): run(partial(make_learner, metrics=no_numbers['a dict'](), cbs=Count()), dict(a=plain), 9, 1)
+    assert trained==[0]
+
+def test_measure_gives_numbers():
+    with pytest.raises(ValueError, match="^measure=.*its 'w' is no number"): run(make_learner, dict(a=plain), 1, 1, measure=lambda learn: dict(w=learn.model[0].weight))
+
+def cost(pred, targ): return 1-accuracy(pred, targ)
+def rmsle(pred, targ): return F.cross_entropy(pred, targ).sqrt()
+
+def test_the_direction_of_a_metric_can_be_said():
+    make = partial(make_learner, metrics=cost)
+    with pytest.warns(UserWarning, match="metric 'cost' does not say whether lower is better: a higher value is taken") as said:
+        assert not run(make, dict(a=plain, b=plain), 1, 2).lower_is_better
+    assert len(said)==1 # once, not for each run
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', UserWarning)
+        assert run(make, dict(a=plain), 1, 1, lower_is_better=True).lower_is_better
+        assert not run(make, dict(a=plain), 1, 1, lower_is_better=False).lower_is_better
+        assert run(partial(make, cbs=SaveModelCallback('cost', comp=np.less)), dict(a=lambda l,n: l.fit(1, .1)), 1, 1).lower_is_better
+        assert run(partial(make_learner, metrics=rmsle), dict(a=plain), 1, 1).lower_is_better # its name is known
+    for call in (lambda: run(make, dict(a=plain), 1, 1, lower_is_better='yes'), lambda: tune_lr(make, fit_linear, [.1,.2,.3], 1, lower_is_better=2)):
+        with pytest.raises(ValueError, match='^lower_is_better='): call()
+
+@pytest.mark.parametrize('metric,kwargs', [(cost, dict(lower_is_better=True)), (rmsle, {}), (accuracy, {})], ids=['cost','rmsle','accuracy'])
+def test_tuning_takes_the_best_lr_whatever_the_direction(metric, kwargs):
+    t = tune_lr(partial(make_learner, metrics=metric), lambda l,n,lr: l.fit(n, lr), [1e-7,1e-6,.1], 3, metric=metric.__name__, extend=0, progress=False, **kwargs)
+    assert t.lrs=={3:.1} and t.comparison.lower_is_better==(metric is not accuracy)
+
+def test_a_log_keeps_what_was_said(tmp_path):
+    make = partial(make_learner, metrics=cost)
+    a = run(make, dict(a=plain), 1, 1, path=tmp_path/'log', lower_is_better=True)
+    assert run(make, dict(a=plain), 1, 2, path=tmp_path/'log', lower_is_better=True).lower_is_better and Comparison.load(tmp_path/'log').lower_is_better
+    with pytest.raises(ValueError, match='lower_is_better is True there and None now'): run(make, dict(a=plain), 1, 2, path=tmp_path/'log')
+    assert set(json.loads((tmp_path/'log').read_text().splitlines()[1])) == {'key','fit','status','metric','lower_is_better','epochs','lrs','weights','held_out','measured','note'}
+
+def test_of_two_metrics_of_one_name_the_first_counts():
+    def always(v):
+        def same(pred, targ): return torch.tensor(v)
+        return same
+    make = partial(make_learner, metrics=[always(.25), always(.75)])
+    for kwargs in ({}, dict(metric='same')): assert run(make, dict(a=plain), 1, 1, lower_is_better=False, **kwargs).runs.metric[0]==.25
+    l = make(0)
+    l.fit(1, .1)
+    assert list(l.recorder.metric_names[1:]).index('same')==2 # what fastai's trackers take: train_loss, valid_loss, same
+
+# ---- data that scores ----
+
+class Named(nn.Module):
+    "Takes a batch as a dict, nested as `pick` says"
+    def __init__(self, pick): super().__init__(); self.pick,self.net = pick,nn.Linear(6, 3)
+    def forward(self, b): return self.net(self.pick(b))
+
+def as_texts(v): return ' '.join(f'{o:.3f}' for o in v.tolist())
+def read(b): return torch.tensor([[float(o) for o in line.split()] for line in b])
+inputs = {'dict':(lambda v: {'pixels':v}, lambda b: b['pixels']), 'dict in a dict':(lambda v: {'a':{'b':v}}, lambda b: b['a']['b']),
+          'tuple in a dict':(lambda v: {'a':(v,v)}, lambda b: b['a'][0]), 'texts':(as_texts, read), 'dict of texts':(lambda v: {'text':as_texts(v)}, lambda b: read(b['text']))}
+
+@pytest.mark.parametrize('kind', inputs)
+def test_splits_in_class_order_are_told_apart(kind):
+    "The same labels in the same order, other inputs; and the same inputs are found to be the same"
+    wrap,pick = inputs[kind]
+    def items(part):
+        order = part[torch.argsort(y[part], stable=True)]
+        return [(wrap(x[i]),y[i]) for i in order]
+    train,tune,score = (items(torch.arange(a, b)) for a,b in ((0,60), (60,75), (75,90))) # five of each class in the last two
+    def make(seed, valid):
+        dls = DataLoaders(*[DataLoader(o, bs=15, shuffle=i==0, num_workers=0) for i,o in enumerate((train, valid))], device='cpu')
+        return Learner(dls, Named(pick), CrossEntropyLossFlat(), opt_func=SGD, metrics=accuracy)
+    t = tune_lr(partial(make, valid=tune), fit_linear, [.01,.1,1.], 1, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        res = run(partial(make, valid=score), dict(a=t), 1, 1)
+    with pytest.warns(UserWarning, match='tuned on the data that now scores'): run(partial(make, valid=tune), dict(a=t), 1, 1)
+    assert 0<=res.table().accuracy[0]<=1
+
+@pytest.mark.parametrize('kind', inputs)
+def test_training_loss_is_the_mean_over_items(kind):
+    "Batches of 40 and 20 items, whatever holds the inputs"
+    wrap,pick = inputs[kind]
+    dls = DataLoaders(*[DataLoader([(wrap(x[i]),y[i]) for i in range(60)], bs=40, num_workers=0) for _ in range(2)], device='cpu')
+    def make(seed): return Learner(dls, Named(pick), CrossEntropyLossFlat(), opt_func=SGD, metrics=accuracy)
+    losses = []
+    class Keep(Callback):
+        run_valid = False
+        def after_loss(self): losses.append(float(self.loss))
+    df = run(make, dict(a=lambda l,n: l.fit(n, .1, cbs=Keep())), 1, 1).runs
+    assert df.train_loss[0] == pytest.approx((40*losses[0]+20*losses[1])/60)
+
+def test_a_skipped_batch_has_no_training_loss():
+    class Skip(Callback):
+        run_valid = False
+        def after_loss(self):
+            if self.iter==2:
+                self.learn.loss_grad = self.learn.loss = self.learn.loss*math.nan
+                raise CancelBatchException()
+    df = run(make_learner, dict(a=lambda l,n: l.fit(n, .1, cbs=Skip())), 2, 1).runs
+    assert (df.status=='finished').all() and df.train_loss.notna().all() and df.step.tolist()==[4,8]
 
 # ---- runs that fail ----
 
@@ -343,14 +469,14 @@ def test_progress_of_fastprogress(tmp_path, capsys):
     assert '100.00% [6/6' in capsys.readouterr().out
 
 def test_progress_over_all_runs(monkeypatch, tmp_path):
-    from superconv_fastai import compare
+    from superconv_fastai import show
     class Bar:
         comment,ended = '',False
         def __init__(self, it, **kwargs): self.total,self.seen = len(it),[]; bars.append(self)
         def update(self, i): self.seen.append((i,self.comment))
         def on_iter_end(self): self.ended = True
     bars = []
-    monkeypatch.setattr(compare, 'progress_bar', Bar)
+    monkeypatch.setattr(show, 'progress_bar', Bar)
     compare_fits(make_learner, dict(a=plain, b=diverges), 1, 2, path=tmp_path/'log')
     bar, = bars
     assert bar.total==4 and [i for i,_ in bar.seen]==[0,0,1,2,3,4] and bar.seen[3][1]=='b, 1 epochs, seed 0: diverged' and bar.ended
@@ -487,10 +613,10 @@ def landscape(monkeypatch):
     from superconv_fastai import compare
     calls = []
     def set_loss(loss):
-        def fake_run(make_learner, fits, metric, measure, arm, n_epoch, seed):
+        def fake_run(make_learner, fits, identities, metric, lower_is_better, measure, arm, n_epoch, seed):
             v = loss(fits[arm].lr, n_epoch, seed)
             calls.append((fits[arm].lr,n_epoch,seed))
-            return dict(fit=describe(fits[arm]), status='finished' if v is not None else 'diverged', metric=metric, lower_is_better=True, epochs=[[1,v,v,v,.1,0.]], lrs=[.1], weights=1., held_out='x', measured={}, note='')
+            return dict(fit=identities[arm,n_epoch], status='finished' if v is not None else 'diverged', metric=metric, lower_is_better=True, epochs=[[1,v,v,v,.1,0.]], lrs=[.1], weights=1., held_out='x', measured={}, note='')
         monkeypatch.setattr(compare, '_run', fake_run)
         return calls
     return set_loss
