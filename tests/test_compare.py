@@ -195,8 +195,8 @@ def test_measure_gives_numbers():
 def cost(pred, targ): return 1-accuracy(pred, targ)
 def rmsle(pred, targ): return F.cross_entropy(pred, targ).sqrt()
 
-def test_the_direction_of_a_metric_can_be_said():
-    make = partial(make_learner, metrics=cost)
+def test_the_direction_of_a_metric_can_be_said(tmp_path):
+    make = partial(make_learner, metrics=cost, path=tmp_path)
     with pytest.warns(UserWarning, match="metric 'cost' does not say whether lower is better: a higher value is taken") as said:
         assert not run(make, dict(a=plain, b=plain), 1, 2).lower_is_better
     assert len(said)==1 # once, not for each run
