@@ -49,7 +49,8 @@ def _finite(v): return float(v) if math.isfinite(v) else None
 
 def run_cycle(learn, lr_max, n_epoch, reinit, wd, dropout=1., seed=0):
     "One complete cycle: held-out loss at its start; training loss, held-out loss and metrics at its end (None if it diverged); optimizer steps"
-    with undisturbed(learn), learn.reduced_regularization(wd, None if dropout==1 else dropout):
+    drops = [] if dropout==1 else watch_dropouts(learn)[0]
+    with undisturbed(learn), learn.reduced_regularization(wd), scaled_dropout(drops, dropout):
         seed_all(seed, learn.dls)
         if reinit is not None: reinit(learn.model)
         learn.cbs = L(cb for cb in learn.cbs if cb.order < Recorder.order and not isinstance(cb, TerminateOnNaNCallback)) # none that watch or stop
@@ -124,7 +125,7 @@ def _identity(learn, lr_max, n_epoch, reinit):
     return dict(lr_max=group_lrs(lr_max, len(opt.hypers)), n_epoch=n_epoch, batches=n_iter, batch_size=bs, optimizer=f'{decay_kind(opt)}, {_settings(learn.opt_func)}',
                 hypers=[str(fixed), decay_ratios(learn, opt), [sum(p.numel() for p in ps) for ps in opt.param_lists]],
                 momentum=learn.moms if isinstance(learn.moms, str) else list(map(float, learn.moms)), reinit=describe(reinit), model=_digest(model), weights=weights,
-                dropout=_digest([(path, a, float(getattr(m, a))) for path,m,a in find_dropouts(learn.model)]), trained=_digest([(k, p.requires_grad) for k,p in learn.model.named_parameters()]),
+                dropout=_digest([(d.where, d.p) for d in watch_dropouts(learn)[0]]), trained=_digest([(k, p.requires_grad) for k,p in learn.model.named_parameters()]),
                 wd_bn_bias=bool(learn.wd_bn_bias), train_bn=bool(learn.train_bn), loss=_settings(learn.loss_func), metrics=_settings(learn.metrics), callbacks=_settings(cbs), data=data)
 
 def _run_ok(key, run):
@@ -229,7 +230,8 @@ class Balance:
     def __init__(self, learn, runs, cands, seeds, lr_max, n_epoch, left=None, looks=1, fixed=False):
         self.learn,self.runs,self.cands,self.seeds,self.lr_max,self.n_epoch = learn,runs,cands,seeds,lr_max,n_epoch
         self.left,self.fixed = left or {},fixed # the share of a weight that each decay leaves; did all runs begin at the same weights?
-        self.choice,self._ps = Choice(runs, cands, seeds, looks),scaled_dropouts(learn.model, 1)
+        self.choice,self._drops = Choice(runs, cands, seeds, looks),[]
+        if any(d!=1 for _,d in cands): self._drops = watch_dropouts(learn)[0]
 
     @property
     def best(self): return self.choice.best
@@ -262,7 +264,8 @@ class Balance:
         if self.best is None: raise ValueError(f'there is nothing to apply: {self.reason}')
         if 'wd' in self.best: set_wd(self.learn, check_wd(self.learn, self.best['wd']))
         if 'dropout' in self.best:
-            for m,a,p in self._ps: setattr(m, a, p*self.best['dropout'])
+            for d in self._drops:
+                if d.attr is not None: d.set(d.p*self.best['dropout'])
 
     def __repr__(self):
         found = 'no choice' if self.best is None else ', '.join(f'{k}={v:g}' for k,v in self.best.items())
@@ -364,15 +367,17 @@ def balance_regularization(self:Learner,
     def grid(name, vs):
         if not values(vs): refuse(name, vs, 'None or a list of numbers')
         vs = {real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0) for v in vs}
-        for v in vs: check_wd(self, v) if name=='wds' else check_dropout(self, v)
+        for v in vs: check_wd(self, v) if name=='wds' else check_dropout(drops, problem, v)
         return sorted(vs)
     if len(self.dls.loaders) < 2 or getattr(self.dls.valid, 'n', 1) == 0: raise ValueError('the search compares held-out losses, and the learner has no validation data')
     lr,mom,rates = _run_rates(self, lr_max, n_epoch)
     opt,_ = next_optimizer(self)
     default,most = _default_wds(opt, rates)
     if wds is None: check_wd(self, 0.)
+    drops,problem = ([],None) if dropouts is None else watch_dropouts(self)
     ws,ds = default if wds is None else grid('wds', wds),[1.] if dropouts is None else grid('dropouts', dropouts)
-    if len(ds)>1 and not any(getattr(m, a) for _,m,a in find_dropouts(self.model)): refuse('dropouts', dropouts, 'None: the model has no dropout to scale, or all of it is 0')
+    if len(ds)>1 and not any(d.p for d in drops if d.attr is not None): refuse('dropouts', dropouts, 'None: the model has no dropout to scale, or all of it is 0')
+    warn_fixed(drops)
     if len(ws)*len(ds) < 2: refuse('wds', wds, 'None or at least two weight decays, or give dropouts')
     looks = (len(seeds)-1)*(2 if wds is None else 1) # the finer grid looks again
     log,cands = RunLog('balance', path, None if path is None else _identity(self, lr_max, n_epoch, reinit), check=_run_ok),[]

@@ -8,8 +8,8 @@ Docs: https://superconv.github.io/superconv_fastai/regularization.html.md"""
 __all__ = ['paper_decays', 'Audit', 'check_wd', 'set_wd']
 
 # %% ../nbs/regularization.ipynb #e4b1fa6a
-import math, random, re
-from contextlib import contextmanager
+import math, random
+from contextlib import contextmanager, nullcontext
 from html import escape
 from textwrap import fill
 
@@ -26,73 +26,114 @@ from .dropout import *
 from .optim import *
 
 # %% ../nbs/regularization.ipynb #0acc0563
+_super,_disciplined = 'arXiv 1708.07120, ','arXiv 1803.09820, '
+
 paper_decays = pd.DataFrame([
-    ('ResNet-56',           'CIFAR-10',  3,    1e-4,   1e-4,   '1e-3 diverges, 1e-5 and 1e-6 overfit',           'arXiv 1708.07120, Fig. 10b'),
-    ('ResNet-56',           'CIFAR-10',  1,    1e-4,   1e-4,   'at a constant LR of 0.1, 3e-4 to 6e-4 were best', 'arXiv 1803.09820, 4.4'),
-    ('3-layer net',         'CIFAR-10',  .01,  1.8e-3, 1.8e-3, 'at a constant LR of 0.005, 3e-3 was best',       'arXiv 1803.09820, 4.4'),
-    ('wide ResNet-32',      'CIFAR-10',  1,    1e-5,   1e-4,   'alike; 1e-3 is worse',                           'arXiv 1803.09820, 5.1'),
-    ('DenseNet-40',         'CIFAR-10',  4,    1e-6,   1e-5,   '1e-3 is worse',                                  'arXiv 1803.09820, 5.2'),
-    ('ResNet-56',           'CIFAR-100', .9,   1e-4,   1e-4,   'better than 1e-5',                               'arXiv 1803.09820, 5.4'),
-    ('LeNet',               'MNIST',     .1,   5e-4,   1e-3,   'alike; 3e-3 and 1e-4 are worse',                 'arXiv 1803.09820, 5.3'),
-    ('ResNet-50',           'ImageNet',  1,    3e-6,   1e-5,   '1e-6 overfits; 1e-4 without the cycle',          'arXiv 1803.09820, 5.5'),
-    ('Inception-ResNet-v2', 'ImageNet',  1,    3e-6,   3e-6,   '1e-6 is worse; 1e-4 without the cycle',          'arXiv 1803.09820, 5.5'),
+    ('ResNet-56', 'CIFAR-10', 3, 1e-4, 1e-4, '1e-3 diverges, 1e-5 and 1e-6 overfit', _super+'Fig. 10b'),
+    ('ResNet-56', 'CIFAR-10', 1, 1e-4, 1e-4, 'at a constant LR of 0.1, 3e-4 to 6e-4 were best', _disciplined+'4.4'),
+    ('3-layer net', 'CIFAR-10', .01, 1.8e-3, 1.8e-3, 'at a constant LR of 0.005, 3e-3 was best', _disciplined+'4.4'),
+    ('wide ResNet-32', 'CIFAR-10', 1, 1e-5, 1e-4, 'alike; 1e-3 is worse', _disciplined+'5.1'),
+    ('DenseNet-40', 'CIFAR-10', 4, 1e-6, 1e-5, '1e-3 is worse', _disciplined+'5.2'),
+    ('ResNet-56', 'CIFAR-100', .9, 1e-4, 1e-4, 'better than 1e-5', _disciplined+'5.4'),
+    ('LeNet', 'MNIST', .1, 5e-4, 1e-3, 'alike; 3e-3 and 1e-4 are worse', _disciplined+'5.3'),
+    ('ResNet-50', 'ImageNet', 1, 3e-6, 1e-5, '1e-6 overfits; 1e-4 without the cycle', _disciplined+'5.5'),
+    ('Inception-ResNet-v2', 'ImageNet', 1, 3e-6, 3e-6, '1e-6 is worse; 1e-4 without the cycle', _disciplined+'5.5'),
 ], columns='net data lr_max wd_low wd_high seen source'.split())
 
 # %% ../nbs/regularization.ipynb #527c919a
 def _row(kind, where, value=math.nan, effective=None, note=''):
-    return dict(kind=kind, where=where, value=float(value), effective=float(value if effective is None else effective), advice=note)
+    "A row of the audit; `note` in the place of the advice"
+    return dict(kind=kind, where=where, value=float(value), effective=float(ifnone(effective, value)), advice=note)
 
 def _cycling(learn, opt, lr_max):
-    "LR, momentum and the LR that both make, of each group: at the peak of the cycle when `lr_max` is given, else as they are"
-    if lr_max is None: lrs,moms = group_lrs(next_optimizer(learn)[1], len(opt.hypers)),[h.get('mom', 0.) for h in opt.hypers]
+    "LR, momentum and the LR that both make, of each group: at the peak of a cycle to `lr_max`, else as they are"
+    if lr_max is None:
+        lrs = group_lrs(next_optimizer(learn)[1], len(opt.hypers))
+        moms = [h.get('mom', 0.) for h in opt.hypers]
     else:
         lr,mom = cycle_values(learn, opt, lr_max)
         lrs,moms = (v[lr.argmax(0)[0]].tolist() for v in (lr,mom))
-    return lrs, moms, [lr if is_adaptive(opt) else lr*(1-dampening(opt, h, m))/(1-m) for lr,m,h in zip(lrs, moms, opt.hypers)]
+    def effective(lr, m, h): return lr if is_adaptive(opt) else lr*(1-dampening(opt, h, m))/(1-m)
+    return lrs, moms, [effective(*o) for o in zip(lrs, moms, opt.hypers)]
 
-def _optimizer_rows(learn, opt, lrs, moms, eff):
+# %% ../nbs/regularization.ipynb #527c0002
+def _group_names(opt): return [f'group {i}' for i in range(len(opt.hypers))] if len(opt.hypers)>1 else ['all']
+
+def _lr_rows(opt, lrs, moms, eff):
+    for name,lr,m,e in zip(_group_names(opt), lrs, moms, eff): yield _row('lr', f'{name}, momentum {m:g}', lr, e)
+
+def _wd_rows(learn, opt, lrs, moms):
     kind = decay_kind(opt)
     spared = set(norm_bias_params(learn.model, True)) if hasattr(opt, 'cbs') and not learn.wd_bn_bias else ()
-    names = [f'group {i}' if len(lrs)>1 else 'all' for i in range(len(lrs))]
-    for name,lr,m,e in zip(names, lrs, moms, eff): yield _row('lr', f'{name}, momentum {m:g}', lr, e)
-    for name,ps,h,wd,lr,m in zip(names, opt.param_lists, opt.hypers, weight_decays(learn, opt), lrs, moms):
+    each = zip(_group_names(opt), opt.param_lists, opt.hypers, weight_decays(learn, opt), lrs, moms)
+    for name,ps,h,wd,lr,m in each:
         n = sum(p in spared for p in ps)
-        what = 'norm and bias included' if not n else f'{n} of {len(ps)} tensors spared (norm and bias)'
+        what = f'{n} of {len(ps)} tensors spared (norm and bias)' if n else 'norm and bias included'
         if kind is None: yield _row('wd', f'{name}: this optimizer has none', 0.)
         else: yield _row('wd', f'{name}: {kind}, {what}', wd, group_decay_rate(opt, lr, {**h, 'wd':wd}, m))
+
+def _frozen_rows(learn, opt):
+    names = _group_names(opt)
     group,frozen = {p:name for name,ps in zip(names, opt.param_lists) for p in ps},{}
     for p in learn.model.parameters():
         if not p.requires_grad: frozen.setdefault(group.get(p, 'outside the optimizer'), []).append(p)
+    total = sum(p.numel() for p in learn.model.parameters())
+    decays = decay_kind(opt)=='decoupled' and hasattr(opt, 'cbs')
     for name,ps in frozen.items():
         n = sum(p.numel() for p in ps)
-        shrinks = kind=='decoupled' and hasattr(opt, 'cbs') and name in names and any(p.grad is not None for p in ps)
-        yield _row('frozen', name, n, n/sum(p.numel() for p in learn.model.parameters()), 'still decayed: fastai decays what has a gradient tensor, frozen or not' if shrinks else '')
+        shrinks = decays and name in names and any(p.grad is not None for p in ps)
+        note = 'still decayed: fastai decays what has a gradient tensor, frozen or not' if shrinks else ''
+        yield _row('frozen', name, n, n/total, note)
 
-def _model_rows(learn):
-    for path,m,a in find_dropouts(learn.model):
-        if getattr(m, a) or is_drop(m): yield _row('dropout', f'{path}.{a} ({type(m).__name__})'.lstrip('.'), getattr(m, a))
-    for call in dict.fromkeys(f'{type(m).__name__} calls {n}' for m in learn.model.modules() if not is_drop(m) for calls,ps in in_code(m) if not ps for n in sorted(calls)):
-        yield _row('dropout', call, note='not visible from here: its probability is in the code')
+# %% ../nbs/regularization.ipynb #527c0004
+def _dropout_rows(learn):
+    drops,problem = watch_dropouts(learn)
+    for d in drops:
+        note = '' if d.attr else 'this probability is no attribute of the module: it can be changed in the code only'
+        yield _row('dropout', d.where, d.p, note=note)
+    unseen = f'what drops is seen in a training batch, and none could be run: {problem}'
+    if problem: yield _row('dropout', 'not looked at', note=unseen)
+    scripted = first(learn.model.modules(), risinstance(torch.jit.ScriptModule))
+    if scripted is not None:
+        note = 'not visible from here: what scripted code drops'
+        yield _row('dropout', f'inside {scripted.original_name}', note=note)
+
+def _norm_rows(learn):
     norms = {}
     for m in learn.model.modules():
         name = type(m).__name__
-        if isinstance(m, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)) or name.endswith('Norm') and next(m.children(), None) is None:
-            k = f'{name}, momentum {m.momentum}' if getattr(m, 'momentum', None) is not None else name
+        known = isinstance(m, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm))
+        if known or name.endswith('Norm') and next(m.children(), None) is None:
+            momentum = getattr(m, 'momentum', None)
+            k = name if momentum is None else f'{name}, momentum {momentum}'
             norms[k] = norms.get(k, 0) + 1
     for k,n in norms.items(): yield _row('norm', k, n)
 
-def _random(t):
+# %% ../nbs/regularization.ipynb #527c0006
+def _prob(t, default=math.nan):
+    p = getattr(t, 'p', default)
+    return float(p) if isinstance(p, (int,float)) and not isinstance(p, bool) and 0<=p<=1 else math.nan
+
+def _name(f): return getattr(unpartial(f), '__name__', type(f).__name__)
+
+_random_words = 'Rand','Jitter','Aug','Eras','Cutout','Elastic','Blur','Noise'
+
+def _is_random(t):
+    names = [c.__name__ for c in type(t).__mro__]
+    return 'RandTransform' in names or any(w in names[0] for w in _random_words)
+
+def _random_parts(t):
     "The random parts of a transform: name and probability"
-    name,p = type(t).__name__,getattr(t, 'p', math.nan)
-    p = p if is_p(p) else math.nan
+    name,p = type(t).__name__,_prob(t)
     parts = [o for a in ('aff_fs','coord_fs','fs') if not isinstance(t, Pipeline) for o in getattr(t, a, None) or []]
-    inside = getattr(t, 'fs', None) or getattr(t, 'transforms', None) or (t if isinstance(t, (Pipeline,list,tuple,L)) else [])
+    inside = getattr(t, 'fs', None) or getattr(t, 'transforms', None)
+    inside = inside or (t if isinstance(t, (Pipeline,list,tuple,L)) else [])
     if parts:
-        for o in parts: yield f"{name} {getattr(unpartial(o), '__name__', type(o).__name__).strip('_')}", getattr(o, 'keywords', {}).get('p', getattr(o, 'p', p))
+        for o in parts: yield f"{name} {_name(o).strip('_')}", getattr(o, 'keywords', {}).get('p', getattr(o, 'p', p))
     elif inside:
         if 'Random' in name or p < 1: yield f"{name}({', '.join(type(o).__name__ for o in inside)})", p
-        for o in inside: yield from _random(o)
-    elif p <= 1 or any(c.__name__=='RandTransform' for c in type(t).__mro__) or re.search('Rand|Jitter|Aug|Eras|Cutout|Elastic|Blur|Noise', name): yield name, p
+        for o in inside: yield from _random_parts(o)
+    elif p <= 1 or _is_random(t): yield name, p
 
 def _datasets(ds):
     "A dataset, and those that it takes its items from"
@@ -100,54 +141,74 @@ def _datasets(ds):
     for o in [getattr(ds, 'dataset', None), *(getattr(ds, 'datasets', None) or [])]:
         if o is not None and o is not ds: yield from _datasets(o)
 
-def _own(o): return not type(o).__module__.startswith(('fastai.','torch.','fastcore.','builtins','superconv_fastai.'))
+def _is_foreign(o):
+    return not type(o).__module__.startswith(('fastai.','torch.','fastcore.','builtins','superconv_fastai.'))
 
-def _data_rows(learn, lrs, eff):
+def _noise_rows(learn, lrs, eff):
     train = learn.dls.train
     bs = getattr(train, 'bs', None) or getattr(train, 'batch_size', None)
     n_acc = getattr(first(learn.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
     step = math.nan if not bs else max(bs, math.ceil(n_acc/bs)*bs)*(num_distrib() or 1)
     yield _row('batch_size', 'items in a batch, in an optimizer step', bs or math.nan, step)
-    n = getattr(train, 'n', None) or (len(train.dataset) if hasattr(getattr(train, 'dataset', None), '__len__') else math.nan)
+    n = getattr(train, 'n', None)
+    if not n: n = len(train.dataset) if hasattr(getattr(train, 'dataset', None), '__len__') else math.nan
     yield _row('noise_scale', 'lr*N/B, with momentum lr*N/(B*(1-mom))', max(lrs)*n/step, max(eff)*n/step)
-    places = [('item_tfms',getattr(train, 'after_item', None)), ('before_batch',getattr(train, 'before_batch', None)), ('batch_tfms',getattr(train, 'after_batch', None))]
-    sets = [ds for ds in _datasets(getattr(train, 'dataset', None)) if ds is not None]
+
+# %% ../nbs/regularization.ipynb #527c0007
+def _transform_places(train, sets):
+    "Where transforms are, and the transforms"
+    for name,a in (('item_tfms','after_item'), ('before_batch','before_batch'), ('batch_tfms','after_batch')):
+        yield name, getattr(train, a, None)
     for ds in sets:
-        places += [(f'dataset.tls[{i}]', tl.tfms) for i,tl in enumerate(getattr(ds, 'tls', []) or [])]
-        places += [(f'dataset.{a}', getattr(ds, a)) for a in ('transform','transforms') if getattr(ds, a, None) is not None][:1]
-    for where,tfm in places:
-        for name,p in _random(tfm): yield _row('augmentation', f'{where}: {name}', p)
-    unseen = 'not visible from here: augmentation that '
-    for name in dict.fromkeys(type(ds).__name__ for ds in sets if _own(ds)): yield _row('augmentation', f'inside {name}', note=unseen+'the Dataset does itself')
+        for i,tl in enumerate(getattr(ds, 'tls', []) or []): yield f'dataset.tls[{i}]', tl.tfms
+        own = [a for a in ('transform','transforms') if getattr(ds, a, None) is not None]
+        for a in own[:1]: yield f'dataset.{a}', getattr(ds, a)
+
+def _augmentation_rows(learn):
+    train,unseen = learn.dls.train,'not visible from here: augmentation that '
+    sets = [ds for ds in _datasets(getattr(train, 'dataset', None)) if ds is not None]
+    for where,tfm in _transform_places(train, sets):
+        for name,p in _random_parts(tfm): yield _row('augmentation', f'{where}: {name}', p)
+    for name in dict.fromkeys(type(ds).__name__ for ds in sets if _is_foreign(ds)):
+        yield _row('augmentation', f'inside {name}', note=unseen+'the Dataset does itself')
     collate = getattr(train, 'collate_fn', None)
     if collate is not None and not getattr(collate, '__module__', '').startswith(('fastai.','torch.')):
-        yield _row('augmentation', f"inside collate_fn {getattr(unpartial(collate), '__name__', type(collate).__name__)}", note=unseen+'happens as items become a batch')
+        yield _row('augmentation', f'inside collate_fn {_name(collate)}', note=unseen+'happens as items become a batch')
 
+# %% ../nbs/regularization.ipynb #527c0009
 def _loss_rows(learn):
     f = learn.loss_func
     had = {**getattr(unpartial(f), '__dict__', {}), **getattr(f, 'keywords', {})}
-    name = getattr(unpartial(f), '__name__', type(unpartial(f)).__name__)
+    name = _name(unpartial(f))
     known = ['label_smoothing','smoothing'] + ['eps']*('smooth' in name.lower()) + ['gamma']*('focal' in name.lower())
     for a in known:
         if isinstance(had.get(a), (int,float)) and had[a]: yield _row('label_smoothing', f'{name}.{a}', had[a])
 
+_shaping = 'before_batch','after_pred','after_loss','before_backward','after_backward','before_step'
+
 def _callback_rows(learn):
     for cb in learn.cbs:
-        if isinstance(cb, MixHandler): yield _row('cutmix' if 'cut' in cb.name else 'mixup', f'{type(cb).__name__}, alpha', cb.distrib.concentration0)
-        elif isinstance(cb, GradientClip): yield _row('grad_clip', f'{type(cb).__name__}, max_norm', cb.max_norm)
+        name = type(cb).__name__
+        if isinstance(cb, MixHandler):
+            yield _row('cutmix' if 'cut' in cb.name else 'mixup', f'{name}, alpha', cb.distrib.concentration0)
+        elif isinstance(cb, GradientClip): yield _row('grad_clip', f'{name}, max_norm', cb.max_norm)
         elif isinstance(cb, EarlyStoppingCallback): yield _row('early_stopping', f'{cb.monitor}, patience', cb.patience)
         elif isinstance(cb, RNNRegularizer):
-            for a in ('alpha','beta'): yield _row('activation', f'{type(cb).__name__}, {a}', getattr(cb, a))
-        elif _own(cb) and (events := [e for e in ('before_batch','after_pred','after_loss','before_backward','after_backward','before_step') if hasattr(type(cb), e)]):
-            yield _row('callback', f"{type(cb).__name__}: {', '.join(events)}", note='not visible from here: what it does to a batch, the loss or the gradient')
+            for a in ('alpha','beta'): yield _row('activation', f'{name}, {a}', getattr(cb, a))
+        elif _is_foreign(cb) and (events := [e for e in _shaping if hasattr(type(cb), e)]):
+            note = 'not visible from here: what it does to a batch, the loss or the gradient'
+            yield _row('callback', f"{name}: {', '.join(events)}", note=note)
 
 # %% ../nbs/regularization.ipynb #79aededf
 def _advise_wd(learn, opt, lr_max):
+    "What the papers' decays near this LR are in this optimizer's unit, and where they are from"
     kind,(lr,mom) = decay_kind(opt),cycle_values(learn, opt, lr_max)
     if is_adaptive(opt) or kind not in ('decoupled','L2'): return 'no numbers: the papers used SGD with L2', ''
     rates,top = cycle_decay_rates(opt, lr, mom, True),max(_cycling(learn, opt, lr_max)[2])
     near = paper_decays[(paper_decays.lr_max/(1-.9)/top).between(1/3.2, 3.2)]
-    if not len(near): return f'no numbers for lr/(1-momentum) = {top:g}. Rule of thumb: raise the LR tenfold, divide wd by 3 to 6', 'arXiv 1803.09820, 4.4'
+    if not len(near):
+        thumb = 'Rule of thumb: raise the LR tenfold, divide wd by 3 to 6'
+        return f'no numbers for lr/(1-momentum) = {top:g}. {thumb}', 'arXiv 1803.09820, 4.4'
     f = rates.sum(0).max()/cycle_decay_rates(opt, lr, mom, kind=='L2').sum(0).max()
     low,high = near.wd_low.min(),near.wd_high.max()
     text = f'try {high*f:.2g} to {low*f:.2g}, and 0'
@@ -158,32 +219,54 @@ _thumb = 'no numbers in the papers. Rule of thumb: less, or none'
 
 _advice = { # what the papers say of each kind, and where
     'lr': ('start the cycle at a tenth to a twentieth of it', 'arXiv 1803.09820, 4.1'),
-    'dropout': ('the evidence goes both ways, no number: the text says less, but 0.2 helped ResNet-56 at LR 0.5 to 0.75 (84 % against 77 %)', 'arXiv 1803.09820, remark 6; logs of 1708.07120, Fig. 9b'),
-    'batch_size': ('as large as memory allows. ResNet-56, 10,000 steps: 256 gives 89.5 %, 512 91.7, 1000 92.4, 1536 92.1. In equal time 512 is a good choice', 'arXiv 1708.07120, Table 5; 1803.09820, 4.2'),
-    'noise_scale': ('momentum 0.95 to 0.8 as the LR rises (92.0 %) equals the best constant one, 0.95 (92.1 %)', 'arXiv 1803.09820, Table 1'),
+    'dropout': (
+        'the evidence goes both ways, no number: the text says less, but 0.2 helped ResNet-56 at LR 0.5 to 0.75 '
+        '(84 % against 77 %)', 'arXiv 1803.09820, remark 6; logs of 1708.07120, Fig. 9b'),
+    'batch_size': (
+        'as large as memory allows. ResNet-56, 10,000 steps: 256 gives 89.5 %, 512 91.7, 1000 92.4, 1536 92.1. '
+        'In equal time 512 is a good choice', 'arXiv 1708.07120, Table 5; 1803.09820, 4.2'),
+    'noise_scale': (
+        'momentum 0.95 to 0.8 as the LR rises (92.0 %) equals the best constant one, 0.95 (92.1 %)',
+        'arXiv 1803.09820, Table 1'),
     'augmentation': ('the authors only mirrored. No number', 'CIFAR-10 prototxt of arXiv 1708.07120'),
-    'norm': ('BatchNorm averages must keep up with a short run: momentum 0.2 for 2,000 steps, 0.1 for 6,000, 0.05 for 10,000', 'arXiv 1708.07120, Table 1'),
-    'grad_clip': ('no number: norms 2 to 10 did not rescue the networks that cannot super-converge', 'logs of arXiv 1708.07120'),
-    'early_stopping': ('remove: the error halves in the last tenth of a cycle (14.4 % at step 9,000, 7.6 % at 10,000)', 'logs of arXiv 1708.07120, Fig. 1a'),
-    'label_smoothing': (_thumb, ''), 'mixup': (_thumb, ''), 'cutmix': (_thumb, ''), 'activation': (_thumb, ''), 'frozen': ('', '')}
+    'norm': (
+        'BatchNorm averages must keep up with a short run: momentum 0.2 for 2,000 steps, 0.1 for 6,000, 0.05 for '
+        '10,000',
+        'arXiv 1708.07120, Table 1'),
+    'grad_clip': (
+        'no number: norms 2 to 10 did not rescue the networks that cannot super-converge', 'logs of arXiv 1708.07120'),
+    'early_stopping': (
+        'remove: the error halves in the last tenth of a cycle (14.4 % at step 9,000, 7.6 % at 10,000)',
+        'logs of arXiv 1708.07120, Fig. 1a'),
+    **dict.fromkeys(('label_smoothing','mixup','cutmix','activation'), (_thumb, '')), 'frozen': ('', '')}
+
+# %% ../nbs/regularization.ipynb #79ae0002
+def _shown(v): return v if not isinstance(v, float) else '' if math.isnan(v) else f'{v:.3g}'
 
 class Audit(pd.DataFrame):
     "A DataFrame that shows its text whole"
     @property
     def _constructor(self): return Audit
-    def _parts(self):
-        "The table as text, without empty columns, and each piece of advice once; None for what was made from an audit and is none"
+
+    def _table_and_notes(self):
+        "As text: a table without empty columns, and each piece of advice once. None for what is no longer an audit"
         if not {'kind','where'} <= set(self) or self.index.name or self.index.dtype.kind not in 'iu': return
-        res = pd.DataFrame(self).map(lambda v: '' if isinstance(v, float) and math.isnan(v) else f'{v:.3g}' if isinstance(v, float) else v)
-        notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in dict.fromkeys(zip(self.kind, self.advice, self.source)) if a] if {'advice','source'} <= set(self) else []
-        return res.drop(columns=['advice','source'] if notes else []).loc[:, lambda d: (d!='').any()], notes
+        res,notes = pd.DataFrame(self).map(_shown),[]
+        if {'advice','source'} <= set(self):
+            said = dict.fromkeys(zip(self.kind, self.advice, self.source))
+            notes = [f'{k}: {a}' + f' [{s}]'*(s!='') for k,a,s in said if a]
+        if notes: res = res.drop(columns=['advice','source'])
+        return res.loc[:, lambda d: (d!='').any()], notes
+
     def _repr_html_(self):
-        if (parts := self._parts()) is None: return pd.DataFrame(self)._repr_html_()
-        table,notes = parts
-        with pd.option_context('display.max_colwidth', None): return table.to_html(index=False) + ''.join(f'<div>{escape(n)}</div>' for n in notes)
+        if (shown := self._table_and_notes()) is None: return pd.DataFrame(self)._repr_html_()
+        table,notes = shown
+        with pd.option_context('display.max_colwidth', None): html = table.to_html(index=False)
+        return html + ''.join(f'<div>{escape(n)}</div>' for n in notes)
+
     def __repr__(self):
-        if (parts := self._parts()) is None: return repr(pd.DataFrame(self))
-        table,notes = parts
+        if (shown := self._table_and_notes()) is None: return repr(pd.DataFrame(self))
+        table,notes = shown
         return '\n'.join([table.to_string(index=False), *(fill(n, 120, subsequent_indent='    ') for n in notes)])
 
 # %% ../nbs/regularization.ipynb #1c580e1f
@@ -191,13 +274,16 @@ class Audit(pd.DataFrame):
 def regularizers(self:Learner,
     lr_max:float=None # Largest LR of the cycle to come: adds what the papers used there. The present LR when None
 ) -> Audit: # A DataFrame: kind, where, value, effective, advice, source
-    "Everything in this learner that regularizes. Changes nothing"
+    "Everything in this learner that regularizes; one training batch is run. Changes nothing, to the bit"
     opt,_ = next_optimizer(self)
     lrs,moms,eff = _cycling(self, opt, lr_max)
-    rows = [*_optimizer_rows(self, opt, lrs, moms, eff), *_data_rows(self, lrs, eff), *_model_rows(self), *_loss_rows(self), *_callback_rows(self)]
+    rows = [*_lr_rows(opt, lrs, moms, eff), *_wd_rows(self, opt, lrs, moms), *_frozen_rows(self, opt),
+            *_noise_rows(self, lrs, eff), *_augmentation_rows(self), *_dropout_rows(self), *_norm_rows(self),
+            *_loss_rows(self), *_callback_rows(self)]
     for r in rows:
         r['source'] = ''
-        if lr_max is not None and not r['advice']: r['advice'],r['source'] = _advise_wd(self, opt, lr_max) if r['kind']=='wd' else _advice[r['kind']]
+        if lr_max is None or r['advice']: continue
+        r['advice'],r['source'] = _advise_wd(self, opt, lr_max) if r['kind']=='wd' else _advice[r['kind']]
     return Audit(rows, columns='kind where value effective advice source'.split())
 
 # %% ../nbs/regularization.ipynb #97743301
@@ -214,23 +300,28 @@ def set_wd(learn, wd):
     learn.wd = wd
     if learn.opt is not None: learn.opt.set_hypers(wd=wd)
 
+@contextmanager
+def _reduced_wd(learn, wd):
+    "Inside it the decay is `wd`, as `check_wd` returns it"
+    was,hypers = learn.wd,[h.get('wd') for h in next_optimizer(learn)[0].hypers]
+    try:
+        set_wd(learn, wd)
+        yield
+    finally:
+        learn.wd = was
+        if learn.opt is not None: learn.opt._set_hyper('wd', hypers)
+
 @patch
 @contextmanager
 def reduced_regularization(self:Learner,
-    wd=None, # Weight decay inside: a number (of the group that decays most, where they differ), or one for each parameter group; unchanged when None
-    dropout:float=None # Factor on the probability of every dropout, stochastic depth included; unchanged when None
+    wd=None, # Weight decay inside: a number (of the group that decays most), or one for each group; unchanged when None
+    dropout:float=None # Factor on every dropout that a training batch shows, stochastic depth too; unchanged when None
 ):
     "Context manager: train with other weight decay and dropout, and have the old ones back, whatever happens"
     if wd is not None: wd = check_wd(self, wd)
-    if dropout is not None: check_dropout(self, dropout)
-    was,hypers = self.wd,[h.get('wd') for h in next_optimizer(self)[0].hypers]
-    ps = scaled_dropouts(self.model, 1)
-    try:
-        if wd is not None: set_wd(self, wd)
-        for o in scaled_dropouts(self.model, 1 if dropout is None else dropout): setattr(*o)
-        yield self
-    finally:
-        for o in ps: setattr(*o)
-        if wd is not None:
-            self.wd = was
-            if self.opt is not None: self.opt._set_hyper('wd', hypers)
+    drops = []
+    if dropout is not None:
+        drops,problem = watch_dropouts(self)
+        dropout = check_dropout(drops, problem, dropout)
+        warn_fixed(drops)
+    with nullcontext() if wd is None else _reduced_wd(self, wd), scaled_dropout(drops, dropout): yield self
