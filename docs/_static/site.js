@@ -8,6 +8,7 @@ document.addEventListener('DOMContentLoaded', () => {
   const large = document.body.appendChild(document.createElement('dialog'))
   large.className = 'figure'
   large.onclick = () => large.close()
+  large.onkeydown = e => { if (e.key === 'Escape') large.close() } // Sphinx's own use of the key stops the browser's
   for (const img of all('article .cell_output img')) {
     const button = Object.assign(document.createElement('button'), { type: 'button', className: 'enlarge' })
     button.title = 'Enlarge'
@@ -25,6 +26,7 @@ document.addEventListener('DOMContentLoaded', () => {
 
   // what the theme and pandas leave out, for screen readers
   for (const e of all('.caption[role=heading]')) e.ariaLevel = 2
+  for (const e of all('details > summary')) e.removeAttribute('aria-label') // what it says is in its text
   document.querySelector('.sidebar-drawer')?.setAttribute('aria-label', 'Pages')
   document.querySelector('.toc-drawer')?.setAttribute('aria-label', 'On this page')
   for (const e of all('article thead th')) if (!e.textContent.trim()) e.replaceWith(document.createElement('td'))
