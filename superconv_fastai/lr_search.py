@@ -26,17 +26,21 @@ from .state import *
 from copy import copy # after the star imports, which bring another
 
 # %% ../nbs/lr_search.ipynb #fb363a6d
-def _is_text(dl): return hasattr(dl, 'seq_len') and hasattr(dl, 'bl') # fastai's LMDataLoader, whose items are the pieces of one long text
+def _is_text(dl):
+    "Is it fastai's LMDataLoader? Its items are the pieces of one long text"
+    return hasattr(dl, 'seq_len') and hasattr(dl, 'bl')
 
 def _targets(dataset, idxs):
     "The targets of these items, as far as the inputs need not be read for it; None otherwise"
-    if isinstance(dataset, Datasets): return [dataset.tls[-1][i] for i in idxs] if len(dataset.tls)>dataset.n_inp else None
-    if hasattr(dataset, 'ys'): return dataset.ys.iloc[idxs,0].tolist() if dataset.ys.shape[1]==1 else None # fastai's Tabular
+    if isinstance(dataset, Datasets):
+        return [dataset.tls[-1][i] for i in idxs] if len(dataset.tls)>dataset.n_inp else None
+    if hasattr(dataset, 'ys'): # fastai's Tabular
+        return dataset.ys.iloc[idxs,0].tolist() if dataset.ys.shape[1]==1 else None
     if hasattr(dataset, 'tensors'): return dataset.tensors[-1][idxs].tolist()
     if hasattr(dataset, 'targets'): return [dataset.targets[i] for i in idxs] # torchvision's data sets
     return [dataset[i][-1] for i in idxs] if isinstance(dataset, (list,L)) else None
 
-def _classes(dataset, idxs):
+def _class_labels(dataset, idxs):
     "The class of each of these items, an int; None where there are no classes"
     try: ys = _targets(dataset, idxs)
     except Exception: return None # labels that need what the search does not have
@@ -54,7 +58,7 @@ def choose_items(
         first_row = dl.n_batches - max(1, round(k/dl.bs))
         return list(range(first_row*dl.bs, dl.n_batches*dl.bs))
     some = random.Random(0).sample(range(n), min(n, 20_000)) # a label may have to be computed
-    classes = _classes(dl.dataset, some)
+    classes = _class_labels(dl.dataset, some)
     if classes is not None: some = [i for _,i in sorted(zip(classes, some), key=lambda o: o[0])]
     return [some[i] for i in np.linspace(0, len(some)-1, k).round().astype(int)]
 
@@ -88,6 +92,7 @@ def _subset(dl, ds, idxs, like):
     if not _is_text(dl): res.n = len(idxs)
     return res
 
+# %% ../nbs/lr_search.ipynb #f8986ce9
 class SearchData:
     "What a search trains on, and what it scores by: both of the training set, or the latter from the user"
     def __init__(self,
@@ -113,8 +118,8 @@ class SearchData:
         if not _indexed(dl): return dl
         if isinstance(dl, TorchDataLoader):
             order = _Repeated(lambda: dl.sampler, set(self.held), n_batches*dl.batch_size)
-            return TorchDataLoader(dl.dataset, dl.batch_size, sampler=order, collate_fn=dl.collate_fn, num_workers=dl.num_workers,
-                                   pin_memory=dl.pin_memory, worker_init_fn=dl.worker_init_fn, generator=dl.generator)
+            same = {k:getattr(dl, k) for k in ('collate_fn','num_workers','pin_memory','worker_init_fn','generator')}
+            return TorchDataLoader(dl.dataset, dl.batch_size, sampler=order, **same)
         def epoch():
             if _is_text(dl): return range(dl.n_batches*dl.bs)
             dl.randomize()
@@ -137,9 +142,10 @@ class SearchData:
         random.Random(0).shuffle(idxs) # a batch of one class would be a strange one
         ds,like = dl.dataset,dl
         if self.given is None and type(self.valid) is type(dl) and not hasattr(ds, 'procs'): like = self.valid
-        if isinstance(dl, TorchDataLoader) and hasattr(ds, 'transform') and type(getattr(self.valid, 'dataset', None)) is type(ds):
+        twin = getattr(self.valid, 'dataset', None)
+        if isinstance(dl, TorchDataLoader) and hasattr(ds, 'transform') and type(twin) is type(ds): # torchvision's
             ds = copy(ds)
-            ds.transform = self.valid.dataset.transform
+            ds.transform = twin.transform
         return _subset(dl, ds, idxs, like)
 
     def loaders(self,
@@ -212,6 +218,8 @@ def next_lr(
     other = min(lrs[i-1], lrs[i+1], key=losses.get)
     return math.sqrt(best*other) if max(best/other, other/best)>2 else None
 
+_look = 'look at the data, and at the loss function'
+
 def best_lr(
     losses:dict, # As in `next_lr`
     untrained:float, # Held-out loss before training
@@ -220,13 +228,13 @@ def best_lr(
     "The smallest LR whose cycle is as good as the best one"
     low,least = min(losses.values()),min(losses)
     if not math.isfinite(low):
-        raise ValueError(f'the loss is not finite at any LR that was tried, the smallest being {least:.2g}: look at the data, and at the loss function')
+        raise ValueError(f'the loss is not finite at any LR that was tried, the smallest being {least:.2g}: {_look}')
     if low>=untrained:
-        return least, (f'no short cycle improved the held-out loss, which was {untrained:.4g} before: the network is trained already, '
-                       'and the smallest LR that was tried is taken')
+        return least, (f'no short cycle improved the held-out loss, which was {untrained:.4g} before: the network is '
+                       'trained already, and the smallest LR that was tried is taken')
     lr = min(lr for lr,loss in losses.items() if loss <= low + tie*(untrained-low))
-    other = '' if losses[lr]==low else f'; a larger LR brought it to {low:.4g}, which is no difference that counts'
-    return lr, f'a short cycle brought the held-out loss from {untrained:.4g} to {losses[lr]:.4g}{other or ", the lowest"}'
+    end = ', the lowest' if losses[lr]==low else f'; a larger LR brought it to {low:.4g}, which is no difference that counts'
+    return lr, f'a short cycle brought the held-out loss from {untrained:.4g} to {losses[lr]:.4g}{end}'
 
 # %% ../nbs/lr_search.ipynb #76f84bb6
 @dataclass
@@ -248,11 +256,13 @@ def spread(
     "The LR of each group; one number where all are alike"
     return lr if all(r==1 for r in ratios) else [lr*r for r in ratios]
 
+# %% ../nbs/lr_search.ipynb #22060a23
 class _Search:
     "The parts of a search, and what they have cost"
     def __init__(self, learn, data, ratios, cycle, update):
         self.learn,self.data,self.ratios,self.cycle,self.update,self.cost = learn,data,ratios,cycle,update,0.
-        n_acc,bs = getattr(first(learn.cbs, risinstance(GradientAccumulation)), 'n_acc', 0),batch_sizes(learn.dls.train)[1] or 1
+        n_acc = getattr(first(learn.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
+        bs = batch_sizes(learn.dls.train)[1] or 1
         self.ranks = max(num_distrib(), 1)
         self.batches = -(-n_acc//bs)*self.ranks if n_acc else self.ranks # in an optimizer step, of all processes
         self.items = bs*self.batches
@@ -271,7 +281,7 @@ class _Search:
         with _in_trial(self.learn): loss = float(self.learn.validate(dl=self.data.scored())[0])
         self.pay(self.scoring)
         if math.isfinite(loss): return agreed(loss, self.learn)
-        raise ValueError(f'the loss is {loss} before the first step: look at the data, and at the loss function')
+        raise ValueError(f'the loss is {loss} before the first step: {_look}')
 
     def loss(self, lr, n):
         "Held-out loss after a cycle of `n` steps to `lr`; infinite when it diverged"
@@ -289,9 +299,11 @@ class _Search:
         with undisturbed(self.learn):
             self.learn.dls = self.data.loaders(n_steps*self.batches)
             res = self.learn.curvature_lr_find(n_steps=n_steps)
-        self.pay((int(res.estimates.step.max())+1 if len(res.estimates) else n_steps) + 2*len(res.estimates))
+        steps = int(res.estimates.step.max())+1 if len(res.estimates) else n_steps
+        self.pay(steps + 2*len(res.estimates)) # two gradients each
         return agreed(ifnone(res.lr, math.nan), self.learn), res.reason
 
+# %% ../nbs/lr_search.ipynb #f2e314fc
 def _ignored(losses):
     "Did all LRs lead to the same loss?"
     return len(losses)>1 and len(set(losses.values()))==1 and math.isfinite(min(losses.values()))
@@ -313,15 +325,22 @@ def search_lr(
         lr = float(f'{lr:.3g}')
         losses[lr] = s.loss(lr, n)
         if losses[lr]!=untrained and _ignored(losses):
-            raise ValueError(f'cycles to LRs of {min(losses):.2g} and {max(losses):.2g} end with the same loss to the last digit: the optimizer ignores its LR')
+            raise ValueError(f'cycles to LRs of {min(losses):.2g} and {max(losses):.2g} end with the same loss to the last '
+                             'digit: the optimizer ignores its LR')
         lr = next_lr(losses, untrained)
     lr,why = best_lr(losses, untrained)
-    return FoundLR(lr, why, untrained, [dict(lr=k, loss=v, steps=n) for k,v in losses.items()], s.cost, time.perf_counter()-start, data.n_scored)
+    trials = [dict(lr=k, loss=v, steps=n) for k,v in losses.items()]
+    return FoundLR(lr, why, untrained, trials, s.cost, time.perf_counter()-start, data.n_scored)
 
-def probe_lr(learn, data, otherwise, update=noop):
-    "Find it by the update probe alone; `otherwise` is the LR if that has no answer"
+def probe_lr(
+    learn:Learner, # Is afterwards what it was, to the bit
+    data:SearchData, # What to train on
+    otherwise:float, # The LR if the probe has no answer
+    update=noop # As in `search_lr`
+) -> FoundLR:
+    "Find it by the update probe alone"
     s,start = _Search(learn, data, None, None, update),time.perf_counter()
     lr,why = s.probe()
-    ok = math.isfinite(lr)
-    return FoundLR(lr if ok else otherwise, 'the update probe: up to here the updates do not overshoot' if ok else f'the LR of the learner, as the update probe has no answer ({why})',
-                   cost=s.cost, seconds=time.perf_counter()-start)
+    reason = 'the update probe: up to here the updates do not overshoot'
+    if not math.isfinite(lr): lr,reason = otherwise,f'the LR of the learner, as the update probe has no answer ({why})'
+    return FoundLR(lr, reason, cost=s.cost, seconds=time.perf_counter()-start)

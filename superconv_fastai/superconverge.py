@@ -42,13 +42,15 @@ class Phase:
     def notes(self):
         "What a reader should know, in words"
         res = list(self.found['notes'])
-        for r in self.restarts: res.append(f"The run at LR {_number(r['lr_max'])} was taken back: {r['why']}. It began again with half the LR")
+        for r in self.restarts:
+            res.append(f"The run at LR {_number(r['lr_max'])} was taken back: {r['why']}. It began again with half the LR")
         bad = [k for k,v in self.metrics.items() if v is None]
         if bad: res.append(f"{' and '.join(bad)}: no finite number after the run")
         return res
 
 def _number(lr): return f'{lr:.3g}' if isinstance(lr, float) else '[' + ', '.join(f'{v:.3g}' for v in lr) + ']'
 
+# %% ../nbs/superconverge.ipynb #b45c9e17
 class SuperconvergeReport(Report):
     "What `learn.superconverge` did: each LR that was tried, why the choice, what it cost, how the run ended. Holds no learner"
     _shows_table = True
@@ -79,8 +81,10 @@ class SuperconvergeReport(Report):
 
     def table(self):
         "A row for each LR that was tried in a short cycle"
-        rows = [dict(phase=p.name, lr=t['lr'], valid_loss=t['loss'], steps=t['steps'], chosen='*' if t['lr']==p.found['lr'] else '')
-                for p in self.phases for t in sorted(p.found['trials'], key=lambda t: t['lr'])]
+        def row(p, t):
+            chosen = '*' if t['lr']==p.found['lr'] else ''
+            return dict(phase=p.name, lr=t['lr'], valid_loss=t['loss'], steps=t['steps'], chosen=chosen)
+        rows = [row(p, t) for p in self.phases for t in sorted(p.found['trials'], key=lambda t: t['lr'])]
         df = pd.DataFrame(rows, columns=['phase','lr','valid_loss','steps','chosen'])
         return df if len(self.phases)>1 else df.drop(columns='phase')
 
@@ -94,7 +98,9 @@ class SuperconvergeReport(Report):
             name = '' if len(self.phases)==1 else f'{p.name}: '
             yield f"{name}{p.found['reason']}."
         share = self.search_steps/self.n_steps
-        if self.search_steps: yield f'The search cost {self.search_steps:.0f} step equivalents, {100*share:.0f} % of the run, in {self.search_seconds:.1f} s.'
+        if self.search_steps:
+            yield (f'The search cost {self.search_steps:.0f} step equivalents, {100*share:.0f} % of the run, '
+                   f'in {self.search_seconds:.1f} s.')
         yield from (f'{n}.' for n in self.notes)
 
     def plot(self,
@@ -108,11 +114,12 @@ class SuperconvergeReport(Report):
                 col,lr = colors[i],p.found['lr']
                 if at: ax.plot(*zip(*at), color=col, marker='o', ms=4)
                 ax.axvline(lr, color=col, lw=1.2, ls='--')
-                ax.annotate(f'{p.name} {lr:.3g}' if len(self.phases)>1 else f'lr_max {lr:.3g}', (lr, 1), xycoords=('data','axes fraction'), xytext=(4,-11-12*i),
-                            textcoords='offset points', color=col, fontsize=9)
-                if p.found['untrained'] is not None:
-                    ax.axhline(p.found['untrained'], color=grey, lw=1, ls=':')
-                    ax.annotate('untrained', (0, p.found['untrained']), xycoords=('axes fraction','data'), xytext=(4,3), textcoords='offset points', color=grey, fontsize=9)
+                label = partial(ax.annotate, textcoords='offset points', fontsize=9)
+                label(f"{p.name if len(self.phases)>1 else 'lr_max'} {lr:.3g}", (lr, 1), xycoords=('data','axes fraction'),
+                      xytext=(4,-11-12*i), color=col)
+                if p.found['untrained'] is None: continue
+                ax.axhline(p.found['untrained'], color=grey, lw=1, ls=':')
+                label('untrained', (0, p.found['untrained']), xycoords=('axes fraction','data'), xytext=(4,3), color=grey)
             ax.set(xscale='log', xlabel='largest LR of a short cycle', ylabel='held-out loss')
         return ax
 
@@ -129,8 +136,16 @@ def diverges(
 class DivergenceWatch(Callback):
     "Ends a run that diverges, and says why in `why`. Reads what the recorder holds, no tensor of the device"
     order,run_valid,_early = Recorder.order+1,False,10
-    def __init__(self, gain=None, every=1): self._gain,self._every = gain,every; self._reset() # what a short cycle gained; batches between two looks
-    def _reset(self): self.why,self._raw,self._val,self._start,self._lowest,self._top,self._wrong = '',[],0.,None,math.inf,0.,''
+    def __init__(self,
+        gain:float=None, # What a short cycle gained
+        every:int=1 # Batches between two decisions
+    ):
+        self._gain,self._every = gain,every
+        self._reset()
+
+    def _reset(self):
+        self.why = self._wrong = ''
+        self._raw,self._val,self._start,self._lowest,self._top = [],0.,None,math.inf,0.
 
     def before_fit(self):
         "validate() and get_preds() come here too"
@@ -148,8 +163,10 @@ class DivergenceWatch(Callback):
         elif n==self._early: self._start = self._lowest = smooth
         elif self._start is not None:
             self._lowest = min(self._lowest, smooth)
-            if rises and diverges(smooth, self._start, self._lowest, 0.) and diverges(smooth, self._start, self._lowest, self._noise()):
-                self._wrong = f'the smoothed loss rose from {self._start:.4g} to {smooth:.4g} by batch {n}, while the LR rose to {lr:.3g}'
+            up = partial(diverges, smooth, self._start, self._lowest)
+            if rises and up(0.) and up(self._noise()): # the noise takes a sort
+                self._wrong = (f'the smoothed loss rose from {self._start:.4g} to {smooth:.4g} by batch {n}, '
+                               f'while the LR rose to {lr:.3g}')
         if n%self._every==0: self._decide()
 
     def _noise(self):
@@ -175,17 +192,24 @@ class DivergenceWatch(Callback):
     def after_cancel_fit(self):
         "Another callback may have ended the fit, `TerminateOnNaNCallback` before the recorder saw the loss"
         loss = self.learn.loss
-        if not self.why and loss is not None and not torch.isfinite(loss.detach()).all(): self.why = 'a callback ended the run at a loss that was not finite'
+        if not self.why and loss is not None and not torch.isfinite(loss.detach()).all():
+            self.why = 'a callback ended the run at a loss that was not finite'
 
-    def state_dict(self): return dict(raw=torch.tensor(self._raw, dtype=torch.float64), rest=(self._val, self._start, self._lowest, self._top))
-    def load_state_dict(self, sd): self._raw,(self._val,self._start,self._lowest,self._top) = sd['raw'].tolist(),sd['rest']
+    def state_dict(self):
+        rest = self._val, self._start, self._lowest, self._top
+        return dict(raw=torch.tensor(self._raw, dtype=torch.float64), rest=rest)
 
+    def load_state_dict(self, sd):
+        self._raw = sd['raw'].tolist()
+        self._val,self._start,self._lowest,self._top = sd['rest']
+
+# %% ../nbs/superconverge.ipynb #a7ff08e8
 class PhaseRecord(Callback):
     "Keeps what was found in the checkpoint, and writes one before the first step"
     order = -1000
     def __init__(self, phases, checkpoint=None): self._phases,self._checkpoint = phases,checkpoint
     def before_epoch(self):
-        if self._checkpoint is not None and self.learn.epoch==0 and not self.learn.lock.locked(): self._checkpoint.write(0)
+        if self._checkpoint is not None and self.learn.epoch==0: self._checkpoint.write(0)
     def state_dict(self): return dict(phases=[asdict(p) for p in self._phases])
     def load_state_dict(self, sd): pass # read from the file before the fit
 
@@ -214,7 +238,8 @@ def run_watched(
     "Train, and begin again with half the LR when the run diverges"
     back = save_state(learn)
     for attempt in range(1+_most_restarts):
-        watch,sizes,start = DivergenceWatch(gain, 1 if num_distrib()<2 else 10),_sizes(learn.cbs),time.perf_counter()
+        watch = DivergenceWatch(gain, 1 if num_distrib()<2 else 10)
+        sizes,start = _sizes(learn.cbs),time.perf_counter()
         try: fit(phase.lr_max, watch, attempt)
         except Exception:
             if not watch.why: raise # after the end of a diverged run, callbacks may miss what it did not write
@@ -223,16 +248,18 @@ def run_watched(
         if not rank_distrib(): _cut_off(sizes)
         phase.restarts.append(dict(lr_max=phase.lr_max, why=watch.why))
         phase.lr_max = [v/2 for v in phase.lr_max] if isinstance(phase.lr_max, list) else phase.lr_max/2
-    else: raise Diverged(f"the run diverged at LR {' and '.join(_number(r['lr_max']) for r in phase.restarts)}: {watch.why}. "
-                         'The learner is what it was at the start of the run')
+    else:
+        lrs = ' and '.join(_number(r['lr_max']) for r in phase.restarts)
+        raise Diverged(f'the run diverged at LR {lrs}: {watch.why}. The learner is what it was at the start of the run')
     phase.seconds = time.perf_counter()-start
     rec = getattr(learn, 'recorder', None)
-    if rec is not None and len(rec.values): phase.metrics = {k:as_number(v) for k,v in zip(rec.metric_names[1:], rec.values[-1])}
+    if rec is not None and len(rec.values):
+        phase.metrics = {k:as_number(v) for k,v in zip(rec.metric_names[1:], rec.values[-1])}
 
 # %% ../nbs/superconverge.ipynb #9c053e01
 def _ratios(learn, opt, lr, lr_mult):
     "LR of each parameter group relative to the largest"
-    n = len(opt.hypers)
+    n = n_groups(opt)
     if lr_mult is not None: lr = slice(1/lr_mult, 1.) if n>1 else 1.
     lrs = group_values('learn.lr', lr, n, positive)
     return [v/max(lrs) for v in lrs]
@@ -249,7 +276,8 @@ def _check_trainable(learn, lr_max):
     opt = next_optimizer(learn)[0]
     gan = first(learn.cbs, lambda cb: cb.name=='gan_trainer')
     if lr_max is None and (gan is not None or not isinstance(opt, (Optimizer,OptimWrapper))):
-        refuse('lr_max', None, 'given: this learner trains with several optimizers or losses, and no single held-out loss tells which LR is good')
+        refuse('lr_max', None, 'given: this learner trains with several optimizers or losses, and no held-out loss tells '
+               'which LR is good')
     if not all('lr' in h for h in opt.hypers): raise ValueError(f'{type(opt).__name__} has no LR to find')
 
 class _Superconverge:
@@ -268,7 +296,8 @@ class _Superconverge:
         if kept is None: bad('a checkpoint of superconverge, and it is one of another fit')
         phases = [Phase(**o) for o in kept['phases']]
         if [(p.name,p.n_epoch) for p in phases] != self.plan[:len(phases)]:
-            bad(f"a checkpoint of this call, and it knows {', '.join(f'{p.n_epoch} epochs of {p.name!r}' for p in phases)}")
+            found = ', '.join(f'{p.n_epoch} epochs of {p.name!r}' for p in phases)
+            bad(f'a checkpoint of this call, and it knows {found}')
         return phases
 
     def __call__(self):
@@ -288,7 +317,7 @@ class _Superconverge:
 
     def steps(self, n_epoch):
         "Optimizer steps of a run"
-        return len(OneCycleScheduler(1., **self.schedule).plan(self.learn, n_epoch, self.cbs)[0])
+        return len(OneCycleScheduler(1., **self.schedule).plan(self.learn, n_epoch, self.cbs).steps)
 
     def short(self, n_steps, n):
         "The arguments of a run of `n_steps` steps, for a cycle of `n`"
@@ -299,31 +328,35 @@ class _Superconverge:
         "The phase with the LR of its run"
         learn,n_steps = self.learn,self.steps(n_epoch)
         opt,lr = next_optimizer(learn, self.cycle['reset_opt'])
-        n = len(opt.hypers)
+        n = n_groups(opt)
         if self.lr_max is not None:
             lrs = group_lrs(self.lr_max, n)
-            return Phase(name, n_epoch, n_steps, lrs[0] if len(set(lrs))==1 else lrs, asdict(FoundLR(max(lrs), 'the LR was given')))
+            given = FoundLR(max(lrs), 'the LR was given')
+            return Phase(name, n_epoch, n_steps, lrs[0] if len(set(lrs))==1 else lrs, asdict(given))
         ratios = _ratios(learn, opt, lr, None if name=='head' else self.lr_mult)
         budget,data = _budget(self.search, n_steps),SearchData(learn, self.search_valid)
-        with learn.added_cbs(self.cbs), progress(150 if budget=='probe' else round(budget), hasattr(learn, 'progress')) as update:
-            if budget=='probe' or not data.scores:
+        total = 150 if budget=='probe' else round(budget)
+        with learn.added_cbs(self.cbs), progress(total, hasattr(learn, 'progress')) as update:
+            if budget!='probe' and data.scores:
+                found = search_lr(learn, data, budget, ratios, partial(self.short, n_steps), update)
+            else:
                 found = probe_lr(learn, data, max(group_values('learn.lr', lr, n, positive)), update)
                 if data.why: found.notes.append(f'{data.why}: the update probe alone decided')
-            else: found = search_lr(learn, data, budget, ratios, partial(self.short, n_steps), update)
         return Phase(name, n_epoch, n_steps, spread(found.lr, ratios), asdict(found))
 
     def train(self, phase, goes_on):
         "The run of a phase"
         learn,found = self.learn,phase.found
         gain = found['untrained']-min(t['loss'] for t in found['trials']) if found['trials'] else None
-        n_groups = len(next_optimizer(learn)[0].hypers)
-        phase.schedule = repr(OneCycleScheduler(phase.lr_max, **self.schedule).schedules(phase.n_steps, n_groups, learn.moms)[0])
+        cycle = OneCycleScheduler(phase.lr_max, **self.schedule)
+        phase.schedule = repr(cycle.schedules(phase.n_steps, n_groups(next_optimizer(learn)[0]), learn.moms)[0])
         def fit(lr_max, watch, attempt):
             cbs,again = L(watch),goes_on and not attempt
             if self.resume is not None:
                 save = None if again else SuperconvCheckpoint(self.resume)
                 cbs += L(PhaseRecord(self.phases, save)) + L(save)
-            learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=self.resume if again else None, **self.cycle)
+            resume = self.resume if again else None
+            learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=resume, **self.cycle)
         with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain)
 
 # %% ../nbs/superconverge.ipynb #eb774b29
@@ -331,10 +364,10 @@ class _Superconverge:
 def superconverge(self:Learner,
     n_epoch:int, # Epochs of the run
     lr_max=None, # Largest LR, as in `fit_superconv`; it is searched for when None
-    search=None, # What the search may cost, in optimizer steps; a quarter of the run, but 150 to 1,000, when None. 'probe': the update probe alone
+    search=None, # What the search may cost, in optimizer steps; a quarter of the run, 150 to 1,000, when None. 'probe': the probe alone
     search_valid=None, # DataLoader to compare LRs on; items of the training set are set aside for the search when None
-    lr_mult:float=None, # The first parameter group gets the LR of the last divided by this, those between in even multiples; when None, the ratios of `learn.lr`, or 100 with `freeze_epochs`
-    freeze_epochs:int=0, # Train the last parameter group alone for so many epochs first, with an LR of its own, as `fine_tune` does
+    lr_mult:float=None, # LR of the last parameter group over that of the first; the ratios of `learn.lr`, or 100 with `freeze_epochs`, when None
+    freeze_epochs:int=0, # Epochs in which the last parameter group is trained alone first, with an LR of its own, as in `fine_tune`
     div:float=10., # `lr_max/div` is the initial LR
     div_final:float=1000., # The *initial* LR divided by this is the final LR
     tail_pct:float=0.1, # Share of the optimizer steps that come after the cycle
@@ -344,7 +377,8 @@ def superconverge(self:Learner,
     policy:str='paper', # 'paper', 'authors' or 'cosine'
     cbs=None, # Callbacks for the run. Those that change training take part in the search
     reset_opt:bool=False, # Make a new optimizer?
-    resume=None # File to write a checkpoint to before the first step and after each epoch, and to go on from when it exists
+    resume=None, # File to write a checkpoint to before the first step and after each epoch, and to go on from when it exists
+    pct_start:float=None # Share of all optimizer steps before the peak, as in `fit_one_cycle`; the two legs are alike when None
 ) -> SuperconvergeReport: # `.lr_max`, `.metrics`, `.search_steps`, `.table()`, `.plot()`; readable as it is
     "Find the LR on items set aside from the training set, then train one cycle with it. Goes back and halves the LR if the run diverges"
     n_epoch,_ = check_epochs(n_epoch)
@@ -352,18 +386,20 @@ def superconverge(self:Learner,
     flag('reset_opt', reset_opt)
     check_cbs(cbs)
     lr_mult = at_least('lr_mult', lr_mult, 1, none=True)
-    if search_valid is not None and not isinstance(search_valid, (DataLoader,TorchDataLoader)): refuse('search_valid', search_valid, 'None or a DataLoader')
-    if freeze_epochs and stepsize is not None: refuse('stepsize', stepsize, 'None with `freeze_epochs`: the two runs have different lengths')
+    if search_valid is not None and not isinstance(search_valid, (DataLoader,TorchDataLoader)):
+        refuse('search_valid', search_valid, 'None or a DataLoader')
+    if freeze_epochs and stepsize is not None:
+        refuse('stepsize', stepsize, 'None with `freeze_epochs`: the two runs have different lengths')
     _check_trainable(self, lr_max)
     _budget(search, 1)
     if resume is not None: SuperconvCheckpoint(any_file('resume', resume)) # it tries to write there
-    opt = next_optimizer(self, reset_opt)[0]
-    n_groups = len(opt.hypers)
-    if freeze_epochs and n_groups<2: refuse('freeze_epochs', freeze_epochs, '0: the learner has one parameter group, so there is no body to freeze')
-    if lr_max is not None: group_lrs(lr_max, n_groups)
-    if wd is not None: group_values('wd', wd, n_groups)
+    n = n_groups(next_optimizer(self, reset_opt)[0])
+    if freeze_epochs and n<2: refuse('freeze_epochs', freeze_epochs, '0: with one parameter group there is no body to freeze')
+    if lr_max is not None: group_lrs(lr_max, n)
+    if wd is not None: group_values('wd', wd, n)
     if freeze_epochs and lr_mult is None: lr_mult = 100.
-    cycle = dict(div=div, div_final=div_final, tail_pct=tail_pct, stepsize=stepsize, moms=moms, wd=wd, policy=policy, reset_opt=reset_opt)
+    cycle = dict(div=div, div_final=div_final, tail_pct=tail_pct, stepsize=stepsize, moms=moms, wd=wd, policy=policy,
+                 pct_start=pct_start, reset_opt=reset_opt)
     call = _Superconverge(self, n_epoch, lr_max, search, search_valid, lr_mult, freeze_epochs, cycle, cbs, resume)
     call.steps(n_epoch)
     if freeze_epochs and reset_opt:
