@@ -145,12 +145,13 @@ def _fit_settings(learn, cb, n_epoch, cycle, cbs=None, wd=None):
     "What a fit has in common with each of its checkpoints"
     opt,steps,amp = cycle.opt,cycle.steps,first(learn.cbs+L(cbs), risinstance(MixedPrecision))
     wd = ifnone(wd, learn.wd)
-    if wd is None: wd = [h.get('wd') for h in next_optimizer(learn, True)[0].hypers] # of a new one: no schedule touched it
+    if wd is None: wd = [h.get('wd') for h in next_optimizer(learn, True)[0].hypers] # no schedule touched it
     else: wd = group_values('wd', wd, cycle.n_groups)
     wrapped = isinstance(opt, OptimWrapper)
     return _as_plain(dict(
         n_epoch=n_epoch, **cb.settings(cycle.n_groups, learn.moms), wd=wd, batches=steps.n_iter,
-        batch_size=batch_sizes(learn.dls.train)[1], n_acc=steps.n_acc, n_steps=len(steps), groups=[len(pg) for pg in opt.param_lists],
+        batch_size=batch_sizes(learn.dls.train)[1], n_acc=steps.n_acc, n_steps=len(steps),
+        groups=[len(pg) for pg in opt.param_lists],
         optimizer=type(opt.opt).__name__ if wrapped else [getattr(unpartial(o), '__name__', '') for o in opt.cbs],
         precision=amp.amp_mode.value if amp else None))
 
@@ -168,7 +169,7 @@ def _writable(name, path):
 
 # %% ../nbs/checkpoint.ipynb #5ab1a5e7
 class SuperconvCheckpoint(Callback):
-    "After each epoch, write to `path` all that `fit_superconv(..., resume=path)` needs to go on. That call adds it itself"
+    "After each epoch, write to `path` what `fit_superconv(..., resume=path)` needs to go on. That call adds it itself"
     order,_given = 1000,None # when all others have ended the epoch
     def __init__(self,
         path # The file. One that exists is replaced after the first epoch

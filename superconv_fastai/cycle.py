@@ -191,7 +191,7 @@ def _regroup(self:StepScheduler, place):
         raise ValueError(f'{what} during the fit, and the LRs are spread over the groups that it began with: '
                          'give one LR for all')
     self._cycle = new
-    self._before += read_hypers(opt)[len(self._before):]
+    self._before += [self._before[-1]]*(n-len(self._before)) # who joins in mid-cycle goes back with the others
 
 @patch
 def after_fit(self:StepScheduler):

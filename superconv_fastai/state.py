@@ -20,7 +20,8 @@ from torch.utils.data import Sampler
 from torch.utils.data import DataLoader as TorchDataLoader
 from fastcore.basics import patch
 from fastcore.foundation import L
-from fastai.basics import Callback, DataLoader, DataLoaders, Learner, Metric, Pipeline, Recorder, TensorBase, ifnone, noop
+from fastai.basics import (Callback, DataLoader, DataLoaders, Learner, Metric, Pipeline, Recorder, TensorBase, ifnone,
+                           noop)
 from fastai.callback.hook import HookCallback
 from fastai.losses import BaseLoss
 from fastai.optimizer import Optimizer, OptimWrapper
@@ -64,7 +65,8 @@ def global_rng_access():
 
 def save_rngs():
     "A function that puts the global generators back, and torch's grad mode"
-    was = [(put, get()) for get,put in global_rng_access().values()] + [(torch.set_grad_enabled, torch.is_grad_enabled())]
+    was = [(put, get()) for get,put in global_rng_access().values()]
+    was.append((torch.set_grad_enabled, torch.is_grad_enabled()))
     if torch.cuda.is_available() and not torch.cuda.is_initialized():
         was.append((torch.cuda.manual_seed_all, torch.initial_seed())) # what its first use would begin with
     return lambda: [put(state) for put,state in was]
@@ -108,7 +110,7 @@ def _put_back(x, alias, requires_grad, clone):
     x.grad,place = None,_place(alias)
     if place is None: alias.copy_(clone)
     else:
-        once = tuple(slice(0, 1) if s==0 else slice(None) for s in alias.stride()) # an expanded tensor has its values once
+        once = tuple(slice(0, 1) if s==0 else slice(None) for s in alias.stride()) # expanded tensors have values once
         alias[once].copy_(clone[once])
         if _place(x)!=place: x.data = alias
     if requires_grad is not None: x.requires_grad_(requires_grad)
@@ -116,8 +118,8 @@ def _put_back(x, alias, requires_grad, clone):
 # %% ../nbs/state.ipynb #6e7c4393
 def _has_attributes(x):
     "Is `x` an object of a loader, whose attributes are worth keeping?"
-    if isinstance(x, (torch.Tensor, nn.Module, type)) or not isinstance(getattr(x, '__dict__', None), dict): return False
-    return type(x).__module__.partition('.')[0] not in sys.stdlib_module_names
+    if isinstance(x, (torch.Tensor, nn.Module, type)): return False
+    return isinstance(getattr(x, '__dict__', None), dict) and type(x).__module__.partition('.')[0] not in sys.stdlib_module_names
 
 class _State:
     "The state of all that can be reached from `root`"
