@@ -1,4 +1,4 @@
-"The one step-counting engine: any schedule, groups that join or leave, a cycle that is resolved once, workers that are spawned."
+"The one step-counting engine: any schedule, groups that join or leave, a cycle that is resolved once, spawned workers."
 import subprocess, sys, textwrap
 
 import numpy as np, pytest
@@ -18,7 +18,9 @@ torch_sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))
 
 # ---- any schedule ----
 
-@pytest.mark.parametrize('make', [linear, multistep, ramp, constant, partial(InverseDecay, gamma=.1, power=.75)], ids=str)
+every = [linear, multistep, ramp, constant, partial(InverseDecay, gamma=.1, power=.75)]
+
+@pytest.mark.parametrize('make', every, ids=str)
 @pytest.mark.parametrize('n_acc', [None, 8])
 def test_every_schedule_is_counted_in_optimizer_steps(make, n_acc):
     learn = make_learner(cbs=GradientAccumulation(n_acc) if n_acc else None)
@@ -47,13 +49,13 @@ def test_the_peak_stands_where_pct_start_says(policy, pct):
     assert (np.diff(lrs[:round(40*pct)+1])>0).all() and (np.diff(lrs[round(40*pct):])<0).all()
 
 def test_without_pct_start_nothing_changes():
-    eq(repr(one_cycle(100, 1.)), 'one_cycle(lr_max=1.0, div=10.0, div_final=1000.0, n_steps=100, tail_pct=0.1, stepsize=None, '
-                                 "policy='paper')")
+    want = "one_cycle(lr_max=1.0, div=10.0, div_final=1000.0, n_steps=100, tail_pct=0.1, stepsize=None, policy='paper')"
+    eq(repr(one_cycle(100, 1.)), want)
     assert 'pct_start=0.25' in repr(one_cycle(100, 1., pct_start=.25))
     assert 'pct_start' not in OneCycleScheduler(.1).settings(1, (.9,.8,.9))
 
-@pytest.mark.parametrize('kw', [dict(pct_start=.95), dict(pct_start=-.1), dict(pct_start=.2, stepsize=5), dict(pct_start='x'),
-                                dict(pct_start=.2, policy='authors')], ids=str)
+@pytest.mark.parametrize('kw', [dict(pct_start=.95), dict(pct_start=-.1), dict(pct_start='x'),
+                                dict(pct_start=.2, stepsize=5), dict(pct_start=.2, policy='authors')], ids=str)
 def test_pct_start_is_refused_by_name(kw):
     learn = make_learner()
     for f in (learn.fit_superconv, learn.plot_superconv):
@@ -153,16 +155,18 @@ def test_optimizers_of_others_are_told_apart():
     "Prodigy and Schedule-Free divide their steps as Adam does; SGDScheduleFree does not"
     w = [nn.Parameter(torch.ones(2))]
     prodigy,free = pytest.importorskip('prodigyopt'),pytest.importorskip('schedulefree')
-    found = [is_adaptive(OptimWrapper(w, o, lr=.1)) for o in (prodigy.Prodigy, free.AdamWScheduleFree, free.SGDScheduleFree)]
-    eq(found, [True,True,False])
+    makes = prodigy.Prodigy,free.AdamWScheduleFree,free.SGDScheduleFree
+    eq([is_adaptive(OptimWrapper(w, o, lr=.1)) for o in makes], [True,True,False])
 
 class Lion(torch.optim.Optimizer):
     "The sign of an average of gradients: steps of the same size whatever the gradient's"
-    def __init__(self, params, lr=1e-4, betas=(.9,.99), weight_decay=0.): super().__init__(params, dict(lr=lr, betas=betas))
+    def __init__(self, params, lr=1e-4, betas=(.9,.99)): super().__init__(params, dict(lr=lr, betas=betas))
 
 class MySGD(torch.optim.SGD): "A class that inherits from torch's SGD steps as it does"
 
-@pytest.mark.parametrize('make,adaptive', [(Lion,True), (MySGD,False), (torch.optim.LBFGS,False), (torch.optim.Adagrad,True)])
+classes = [(Lion,True), (MySGD,False), (torch.optim.LBFGS,False), (torch.optim.Adagrad,True)]
+
+@pytest.mark.parametrize('make,adaptive', classes)
 def test_classes_are_told_apart_by_what_they_inherit(make, adaptive):
     eq(is_adaptive(OptimWrapper([nn.Parameter(torch.ones(2))], make, lr=.1)), adaptive)
 
@@ -177,11 +181,13 @@ def test_nothing_unpicklable_reaches_a_worker(tmp_path, method):
         from fastai.basics import *
         from fastai.callback.all import *
         from superconv_fastai.all import *
-        def loaders(): return [DataLoader(list(zip(torch.randn(64,4), torch.randn(64,1))), bs=16, num_workers=1) for _ in range(2)]
+        def loader(): return DataLoader(list(zip(torch.randn(64,4), torch.randn(64,1))), bs=16, num_workers=1)
         if __name__=='__main__':
             torch.multiprocessing.set_start_method('{method}', force=True)
-            learn = Learner(DataLoaders(*loaders(), device='cpu'), nn.Linear(4,1), loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9))
-            with learn.no_bar(): print(learn.lr_range_test(.1, n_steps=4, n_evals=2, show_plot=False).lrs[-1])
+            dls = DataLoaders(loader(), loader(), device='cpu')
+            learn = Learner(dls, nn.Linear(4,1), loss_func=MSELossFlat(), opt_func=partial(SGD, mom=.9))
+            with learn.no_bar(): res = learn.lr_range_test(.1, n_steps=4, n_evals=2, show_plot=False)
+            print(res.lrs[-1])
         '''))
     res = subprocess.run([sys.executable, '-W', 'ignore', str(script)], capture_output=True, text=True, timeout=300)
     assert res.returncode==0 and float(res.stdout.split()[-1])==.1, res.stderr[-2000:]
