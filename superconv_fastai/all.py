@@ -1,5 +1,5 @@
 """The one import of a notebook: `from superconv_fastai.all import *`"""
-from .schedule import *
+from .schedule import CriticalMomentum, Schedule, momentum_cycle, one_cycle, policies
 from .loaders import StepPlan, plan_steps
 from .cycle import OneCycleScheduler
 from .checkpoint import SuperconvCheckpoint

@@ -1,6 +1,7 @@
 """Hold the rooms of the package to their rules; `python tests/rooms.py` prints what breaks one, and fails.
 
-A room is a module. `FLOORS` says what each may import: rooms on lower floors, and none on its own. The page *Contributing* draws it."""
+A room is a module. `FLOORS` says what each may import: rooms on lower floors, and none on its own. The page
+*Contributing* draws it."""
 import ast, re, sys
 from collections import defaultdict
 from pathlib import Path
@@ -20,15 +21,18 @@ FLOORS = [
     'cli all']
 
 PUBLIC = """
-    Audit Balance BatchStatistics Choice Comparison CriticalMomentum CurvatureLR Diverged GhostBatchNorm2d HessianFreeLR LRProbe
-    OneCycleScheduler PadChannels RandomCropMirror RangeTest Recipe RecipeRun Residual Schedule Standardize StepPlan SuperconvCheckpoint SuperconvergeReport
-    TensorDL Tuned Verdict
-    airbench94 compare_fits decay_rate densenet40 digits digits_dls find_recipe fit_linear fit_multistep fit_recipe ghost_norm he_init
-    hessian_free_lr image_dls image_folder_dls imagenet_model learner_of lenet load_images momentum_cycle n_params nesterov_step nets
-    noise_floor one_cycle paper_decays plan_steps policies ready_fits recipe_table recipes resnet8 resnet_cifar run_recipe tensor_dls
-    three_layer tune_lr undisturbed verdict wide_resnet wide_resnet32""".split()
+    Audit Balance BatchStatistics Choice Comparison CriticalMomentum CurvatureLR Diverged GhostBatchNorm2d
+    HessianFreeLR LRProbe OneCycleScheduler PadChannels RandomCropMirror RangeTest Recipe RecipeRun Residual
+    Schedule Standardize StepPlan SuperconvCheckpoint SuperconvergeReport TensorDL Tuned Verdict airbench94
+    compare_fits decay_rate densenet40 digits digits_dls find_recipe fit_linear fit_multistep fit_recipe
+    ghost_norm he_init hessian_free_lr image_dls image_folder_dls imagenet_model learner_of lenet load_images
+    momentum_cycle n_params nesterov_step nets noise_floor one_cycle paper_decays plan_steps policies
+    ready_fits recipe_table recipes resnet8 resnet_cifar run_recipe tensor_dls three_layer tune_lr undisturbed
+    verdict wide_resnet wide_resnet32
+""".split()
 
-modules = {p.stem: ast.parse(p.read_text()) for p in sorted(package.glob('*.py')) if p.stem not in ('__init__', '__main__', '_modidx')}
+files = [p for p in sorted(package.glob('*.py')) if p.stem not in ('__init__', '__main__', '_modidx')]
+modules = {p.stem: ast.parse(p.read_text()) for p in files}
 
 def private(name): return name[0] == '_' and name[:2] != '__'
 
@@ -50,15 +54,18 @@ def arrows():
     yield from (f'{m} has no floor in FLOORS' for m in modules if m not in floor)
     for m,tree in modules.items():
         for other,names in imports(tree):
-            if other in floor and floor[other] >= floor[m] and m in floor: yield f'{m} imports {other}, which is not below it'
+            if other in floor and m in floor and floor[other] >= floor[m]:
+                yield f'{m} imports {other}, which is not below it'
             yield from (f'{m} takes the private name {n} from {other}' for n in names if private(n))
         for n in ast.walk(tree):
-            if isinstance(n, ast.Attribute) and private(n.attr) and isinstance(n.value, ast.Name) and n.value.id in modules:
+            of_module = isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id in modules
+            if of_module and private(n.attr):
                 yield f'{m} uses {n.value.id}.{n.attr}'
 
 def defined(tree):
     for n in tree.body:
-        if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and not any(getattr(d, 'id', '') == 'patch' for d in n.decorator_list): yield n.name
+        if isinstance(n, (ast.FunctionDef, ast.ClassDef)):
+            if not any(getattr(d, 'id', '') == 'patch' for d in n.decorator_list): yield n.name
         elif isinstance(n, ast.Assign):
             yield from (o.id for t in n.targets for o in ast.walk(t) if isinstance(o, ast.Name))
 
