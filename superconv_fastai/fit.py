@@ -68,7 +68,7 @@ def fit_superconv(self:Learner,
     _fit_and_put_back(self, cb, n_epoch, cbs=cb+L(cbs), wd=wd, start_epoch=start_epoch)
 
 # %% ../nbs/fit.ipynb #3eab1645
-def _draw_lrs(ax, lrs):
+def _draw_groups(ax, lrs):
     "The LR of each parameter group over the steps, its peak beside it"
     tops = [y.max() for y in lrs]
     ax.set_ylim(0, 1.12*max(tops))
@@ -99,7 +99,7 @@ def plot_superconv(self:Learner,
     cb = OneCycleScheduler(lr_max, div, div_final, tail_pct, stepsize, moms, policy, pct_start)
     cycle = cb.plan(self, n_epoch, cbs)
     _,axs = new_axes(1, 2, figsize=(9,3))
-    _draw_lrs(axs[0], cycle.lr.values().T)
+    _draw_groups(axs[0], cycle.lr.values().T)
     if any(cycle.on): axs[1].plot(cycle.mom.values(), color=colors[0])
     else: axs[1].text(.5, .5, 'no momentum to cycle', ha='center', color=grey, transform=axs[1].transAxes)
     axs[1].set_ylabel('momentum')
