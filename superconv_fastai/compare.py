@@ -16,6 +16,7 @@ import numpy as np, pandas as pd
 from fastai.basics import *
 from fastai.callback.all import *
 from .core import *
+from .cycle import StepScheduler
 from .events import *
 from .fit import *
 from .loaders import batch_sizes
@@ -28,34 +29,32 @@ from .show import progress as progress_over
 from .state import save_rngs
 
 # %% ../nbs/compare.ipynb #da68d7c7
-def _fit_scaled(learn, n_epoch, lr, scale):
-    "Fit with the LR of each parameter group times `scale(share of the run that is done)`"
+def _fit_schedule(learn, n_epoch, make):
+    "Fit with an LR that `make(n_steps, n_groups)` gives as a function of the optimizer step"
     n_epoch,_ = check_epochs(n_epoch)
-    if lr is not None: group_values('lr', lr, len(next_optimizer(learn)[0].hypers), positive)
-    if learn.opt is None: learn.create_opt()
-    learn.opt.set_hyper('lr', learn.lr if lr is None else lr)
-    lrs = np.array([h['lr'] for h in learn.opt.hypers])
-    learn.fit(n_epoch, cbs=ParamScheduler({'lr': lambda pct: lrs*scale(pct)}))
+    scheduler = StepScheduler(make)
+    scheduler.plan(learn, n_epoch) # refuses what cannot work before anything changes
+    learn.fit(n_epoch, cbs=scheduler)
 
 def fit_multistep(
     learn:Learner, # A fresh learner
     n_epoch:int, # Epochs
-    lr=None, # Initial LR; `learn.lr` when None
+    lr=None, # Initial LR: a number, one for each parameter group, or a `slice`; `learn.lr` when None
     at=(.5,.75), # Shares of the run after which the LR falls
     by:float=.1 # What it is multiplied by
 ):
     "A constant LR that falls in steps (the baseline of arXiv 1708.07120)"
-    at = [real('at', v, 'a list of shares of the run, in [0, 1]', lambda v: 0<=v<=1) for v in ifnone(values(at), [at])]
-    by = real('by', by, 'a finite number > 0', lambda v: v>0)
-    _fit_scaled(learn, n_epoch, lr, lambda pct: by**sum(pct > a-1e-9 for a in at))
+    def make(n_steps, n_groups): return multistep(n_steps, group_values('lr', ifnone(lr, learn.lr), n_groups, positive), at, by)
+    _fit_schedule(learn, n_epoch, make)
 
 def fit_linear(
     learn:Learner, # A fresh learner
     n_epoch:int, # Epochs
-    lr=None # Initial LR; `learn.lr` when None
+    lr=None # Initial LR, as in `fit_multistep`; `learn.lr` when None
 ):
     "An LR that falls linearly to zero (budgeted training, arXiv 1905.04753)"
-    _fit_scaled(learn, n_epoch, lr, lambda pct: 1-pct)
+    def make(n_steps, n_groups): return linear(n_steps, group_values('lr', ifnone(lr, learn.lr), n_groups, positive))
+    _fit_schedule(learn, n_epoch, make)
 
 # %% ../nbs/compare.ipynb #e652ce3c
 ready_fits = {'fit_superconv':          Learner.fit_superconv,
@@ -337,7 +336,7 @@ def _open_log(path, make_learner, metric, measure=None, lower_is_better=None, **
     if path is None: return RunLog('comparison')
     of = dict(make_learner=describe(make_learner), metric=metric, measure=None if measure is None else describe(measure))
     if lower_is_better is not None: of['lower_is_better'] = lower_is_better
-    return RunLog('comparison', path, of, info, _is_run)
+    return RunLog('comparison', path, of, dict(info, schedules='optimizer steps'), _is_run)
 
 def _check_logged(log, jobs, identities):
     "Refuse a log whose runs are of other fits"

@@ -16,6 +16,7 @@ from fastai.basics import *
 from fastai.callback.all import *
 from fastprogress.fastprogress import progress_bar
 from .core import *
+from .cycle import StepScheduler
 from .data import *
 from .models import *
 from .fit import *
@@ -85,23 +86,18 @@ def schedules(self:Recipe,
     n_steps:int=None # Optimizer steps; `self.steps` when None
 ) -> tuple: # LR and momentum: functions of the optimizer step
     "What each step uses"
-    n,r = n_steps or self.steps,self
+    n,r = ifnone(n_steps, self.steps),self
     def scaled(s): return max(1, round(s*n/r.steps))
     leg = r.stepsize and min(scaled(r.stepsize), max(1, n//2))
-    lr = (one_cycle(n, r.lr_max, r.div, r.div_final, stepsize=leg, policy=r.policy) if r.policy in policies
-          else partial(_multistep, r.lr_max, r.gamma, [round(a*n) for a in r.at]) if r.policy=='multistep'
-          else partial(_step, r.lr_max, r.gamma, scaled(r.stepsize)) if r.policy=='step'
-          else partial(_inv, r.lr_max, r.gamma*r.steps/n, r.power) if r.policy=='inv'
-          else partial(_ramp, r.lr_max, n) if r.policy=='range test' else partial(_constant, r.lr_max))
-    if values(r.moms) is None: return lr,partial(_constant, r.moms)
+    if r.policy in policies: lr = one_cycle(n, r.lr_max, r.div, r.div_final, stepsize=leg, policy=r.policy)
+    elif r.policy=='multistep': lr = multistep(n, r.lr_max, r.at, r.gamma)
+    elif r.policy=='step': lr = multistep(n, r.lr_max, [s/n for s in range(scaled(r.stepsize), n, scaled(r.stepsize))], r.gamma)
+    elif r.policy=='inv': lr = InverseDecay(n, r.lr_max, r.gamma*r.steps/n, r.power)
+    elif r.policy=='range test': lr = ramp(n, r.lr_max)
+    else: lr = constant(n, r.lr_max)
+    if values(r.moms) is None: return lr,momentum_cycle(n, [r.moms]*3)
     mom_leg = scaled(r.mom_stepsize) if r.mom_stepsize else leg
     return lr,momentum_cycle(n, r.moms, stepsize=mom_leg, policy=r.policy if r.policy in policies else 'authors')
-
-def _constant(v, step): return v
-def _multistep(lr, gamma, at, step): return lr*gamma**sum(step>=a for a in at)
-def _step(lr, gamma, every, step): return lr*gamma**(step//every)
-def _inv(lr, gamma, power, step): return lr*(1+gamma*step)**-power
-def _ramp(lr, n, step): return lr*(step+1)/n
 
 # %% ../nbs/recipes.ipynb #329c7521
 _least = dict(n_train=100, n_valid=500, steps=10)
@@ -378,20 +374,22 @@ def learner_of(
 # %% ../nbs/recipes.ipynb #189b85a4
 def _epochs_of(r, learn): return max(1, round(r.steps/len(learn.dls.train)))
 
+def _driven(recipe, n_steps, n_groups):
+    "What `StepScheduler` drives: a momentum that is constant is the optimizer's own"
+    lr,mom = recipe.schedules(n_steps)
+    return lr,mom if values(recipe.moms) else None
+
 def fit_recipe(
     learn:Learner, # From `learner_of`
     recipe:Recipe # What to follow: the scaled recipe, if the learner is of one
 ):
     "Train as a recipe says"
     r,n_epoch = recipe,_epochs_of(recipe, learn)
-    n = n_epoch*len(learn.dls.train)
-    lr,mom = r.schedules(n)
-    if r.policy in policies and not r.mom_stepsize:
-        return learn.fit_superconv(n_epoch, r.lr_max, r.div, r.div_final, stepsize=lr.stepsize, moms=learn.moms, policy=r.policy, cbs=TerminateOnNaNCallback())
-    scheds = {'lr':lr} if values(r.moms) is None else {'lr':lr, 'mom':mom}
-    learn.fit(n_epoch, cbs=[ParamScheduler({k: partial(_at, f, n) for k,f in scheds.items()}), TerminateOnNaNCallback()])
-
-def _at(f, n, pct): return float(f(round(pct*n)))
+    if r.policy not in policies or r.mom_stepsize:
+        return learn.fit(n_epoch, cbs=[StepScheduler(partial(_driven, r)), TerminateOnNaNCallback()])
+    leg = r.schedules(n_epoch*len(learn.dls.train))[0].stepsize
+    learn.fit_superconv(n_epoch, r.lr_max, r.div, r.div_final, stepsize=leg, moms=learn.moms, policy=r.policy,
+                        cbs=TerminateOnNaNCallback())
 
 # %% ../nbs/recipes.ipynb #6aaf17a0
 _why = dict(n_train='training images', n_valid='held-out images', bs='images in a step', steps='steps', ghost_bs='images normalized together')

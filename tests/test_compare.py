@@ -73,10 +73,36 @@ def test_multistep_falls_at_exact_steps(n_epoch):
     fit_multistep(learn, n_epoch, .2)
     np.testing.assert_allclose(learn.recorder.lrs, naive.multistep(5*n_epoch, .2), rtol=1e-12)
 
-def test_multistep_scales_every_group():
+def test_every_group_follows_and_gets_its_lr_back():
     learn = make_learner(0, splitter=lambda m: [list(m[0].parameters()), list(m[1:].parameters())])
     fit_multistep(learn, 2, slice(.01,.1))
-    np.testing.assert_allclose([h['lr'] for h in learn.opt.hypers], [1e-4,1e-3])
+    used = np.array(learn.recorder.hps_by_group['lr'])
+    np.testing.assert_allclose(used[[0,4,5,7,8,9]], [[.01,.1]]*2+[[.001,.01]]*2+[[1e-4,1e-3]]*2)
+    fit_linear(learn, 2, [.01,.1])
+    np.testing.assert_allclose(learn.recorder.hps_by_group['lr'], np.outer(1-np.arange(10)/10, [.01,.1]))
+    assert [h['lr'] for h in learn.opt.hypers] == [learn.lr]*2
+
+@pytest.mark.parametrize('fit,want', [(fit_multistep,naive.multistep), (fit_linear,naive.linear)])
+@pytest.mark.parametrize('n_acc', [12, 24, 60])
+def test_falls_count_optimizer_steps(fit, want, n_acc):
+    "With accumulation the LR of a step is that of its place among the optimizer steps"
+    learn,used = make_learner(0),[]
+    class Steps(Callback):
+        order = GradientAccumulation.order+1 # which cancels the steps of micro-batches
+        def before_step(self): used.append(self.opt.hypers[0]['lr'])
+    fit_with = partial(fit, learn, 4, .2)
+    with learn.added_cbs([GradientAccumulation(n_acc), Steps()]): fit_with()
+    np.testing.assert_allclose(used, want(4*60//n_acc, .2))
+
+@pytest.mark.parametrize('fit', [fit_multistep, fit_linear])
+def test_bad_arguments_of_the_baselines(fit):
+    "Before anything changes"
+    learn = make_learner(0)
+    was = deepcopy(learn.model.state_dict())
+    bad = [dict(n_epoch=0), dict(lr=0), dict(lr='high'), dict(lr=[.1,.2])] + [dict(at=2), dict(at=[-.1]), dict(by=0)]*(fit is fit_multistep)
+    for kw in bad:
+        with pytest.raises(ValueError, match=f'^{next(iter(kw))}='): fit(learn, **{**dict(n_epoch=1, lr=.1), **kw})
+    assert all(torch.equal(v, learn.model.state_dict()[k]) for k,v in was.items()) and learn.opt is None
 
 def test_steps_are_optimizer_steps_and_searches_do_not_count():
     def accumulates(learn, n): learn.fit(n, .1, cbs=GradientAccumulation(24))

@@ -8,7 +8,7 @@ from fastai.callback.all import *
 from superconv_fastai.core import unpartial
 from superconv_fastai.models import GhostBatchNorm2d
 from superconv_fastai.recipes import *
-from superconv_fastai.recipes import BatchStatistics, _at, _epochs_of
+from superconv_fastai.recipes import BatchStatistics, _epochs_of
 from superconv_fastai.schedule import policies
 
 traces = {r['run']:r for r in json.loads((Path(__file__).parent/'data'/'authors_1cycle_traces.json').read_text())['runs']}
