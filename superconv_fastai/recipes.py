@@ -483,9 +483,9 @@ def run_recipe(
     recipe, # A `Recipe`, or its name in `recipes`
     scale:float=1., # Share of its data and steps, in (0, 1]
     seed:int=0, # Decides the initial weights and the order of the batches
-    folder=None, # Where the data lie; SUPERCONV_DATA, else a download, when None
-    device=None, # fastai's default when None
-    path=None # Write the result to this file, as JSON
+    folder:str=None, # Where the data lie; SUPERCONV_DATA, else a download, when None
+    device:str=None, # fastai's default when None
+    path:str=None # Write the result to this file, as JSON
 ) -> RecipeRun: # Our number beside the published one
     "Train as a recipe says and compare with what was published. Says beforehand what is reduced and how long it will take"
     full = find_recipe(recipe)

@@ -1,5 +1,5 @@
 "The `superconv` command."
-import json, subprocess, sys
+import inspect, json, os, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from fastai.basics import *
@@ -7,6 +7,7 @@ from superconv_fastai.cli import *
 from fastai.callback.all import *
 from superconv_fastai.compare import Comparison, ready_fits
 from superconv_fastai.data import *
+from fastcore.docments import docments
 from superconv_fastai.recipes import RecipeRun, recipes
 import superconv_fastai.cli as module
 
@@ -118,15 +119,48 @@ def test_compare_on_images(folder, capsys):
 def test_compare_refuses(folder, capsys):
     assert 'fit_one_cycle' in refused(capsys, 'compare', '--fits', 'hope')
     assert 'n_epoch' in refused(capsys, 'compare', '--n_epoch', '0')
-    assert 'n_epoch' in refused(capsys, 'compare', '--n_epoch', 'many')
+    assert 'n-epoch' in refused(capsys, 'compare', '--n_epoch', 'many')
     assert 'lrs' in refused(capsys, 'compare', '--lrs', '.1')
     assert "data='imagenet'" in refused(capsys, 'compare', '--data', 'imagenet')
 
 def test_interrupt(monkeypatch, capsys):
     def stop(**kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(module, 'demo', stop)
+    monkeypatch.setitem(module.commands, 'demo', stop)
     with pytest.raises(SystemExit) as e: main(['demo'])
     assert e.value.code==130 and capsys.readouterr().err=='superconv: interrupted\n'
+
+@pytest.mark.parametrize('spelling', ['--n-epoch','--n_epoch','--n_epoch=2','--n-epoch=2'])
+def test_options_may_be_spelled_both_ways(monkeypatch, spelling):
+    seen = {}
+    def train(n_epoch:int=1, n_train:int=3): seen.update(n_epoch=n_epoch, n_train=n_train)
+    monkeypatch.setitem(module.commands, 'demo', train)
+    main(['demo', spelling, *([] if '=' in spelling else ['2'])])
+    assert seen==dict(n_epoch=2, n_train=3)
+
+def test_values_with_underscores_stay(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setitem(module.commands, 'demo', lambda out='': seen.update(out=out))
+    for args in (['--out', 'a_b.png'], ['--out=a_b.png']):
+        main(['demo', *args])
+        assert seen.pop('out')=='a_b.png'
+
+@pytest.mark.parametrize('name', list(module.commands))
+def test_help_has_every_argument(capsys, name):
+    "Names, defaults and help stand in the signature alone"
+    with pytest.raises(SystemExit) as e: main([name, '--help'])
+    out = ' '.join(capsys.readouterr().out.split())
+    assert e.value.code==0
+    for k,v in docments(module.commands[name], full=True, returns=False).items():
+        shown = k if v.default is inspect.Parameter.empty or k=='pattern' else '--'+k.replace('_', '-')
+        assert f'{shown} ' in out and ' '.join(v.docment.split()) in out, k
+        if v.default not in (None, inspect.Parameter.empty): assert f'(default: {v.default})' in out, k
+
+@pytest.mark.parametrize('args', [['--help'], ['recipes'], ['recipes','fig1a']], ids=' '.join)
+def test_nothing_of_other_libraries_is_printed(args):
+    "Whatever the warnings of libraries that load: stderr stays empty"
+    env = {k:v for k,v in os.environ.items() if k!='PYTHONWARNINGS'}
+    r = subprocess.run([sys.executable, '-m', 'superconv_fastai', *args], capture_output=True, text=True, env=env)
+    assert r.returncode==0 and r.stderr=='' and r.stdout.count('\n')>5
 
 def test_as_a_process(folder, tmp_path):
     "`python -m superconv_fastai`"
