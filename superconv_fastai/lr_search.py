@@ -84,7 +84,8 @@ def _indexed(dl):
 def _subset(dl, ds, idxs, like):
     "A loader of the items `idxs` of `ds`, in order, that works as `like` does"
     if isinstance(dl, TorchDataLoader):
-        return TorchDataLoader(Subset(ds, idxs), like.batch_size, collate_fn=like.collate_fn, num_workers=dl.num_workers)
+        same = dict(collate_fn=like.collate_fn, num_workers=dl.num_workers)
+        return TorchDataLoader(Subset(ds, idxs), like.batch_size, **same)
     if isinstance(ds, Datasets) and not _is_text(dl):
         ds = type(ds)(tls=[tl._new(tl._get(idxs), split_idx=1) for tl in ds.tls], n_inp=ds.n_inp) # 1: no augmentation
         return like.new(ds, shuffle=False, drop_last=False)
@@ -158,13 +159,22 @@ class SearchData:
         return res
 
 # %% ../nbs/lr_search.ipynb #c9860b1f
-class _UntilNotFinite(Callback):
-    "Ends a short cycle when its loss is not finite. Reads what the recorder has brought to the host already"
-    order,name,run_valid = Recorder.order+1,'lr_finder',False # by this name fastai's trackers and loggers know to keep still
-    def __init__(self): self.batches = 0
+class _ShortCycle(Callback):
+    "Ends a cycle whose loss is not finite, as the recorder has it on the host already, and scores it"
+    order = Recorder.order+1
+    name = 'lr_finder' # by this name fastai's trackers and loggers know to keep still
+    def __init__(self):
+        self.batches,self.loss,self.ok = 0,AvgLoss(),True
+        self.loss.reset()
+
     def after_batch(self):
+        if not self.learn.training: return self.loss.accumulate(self.learn)
         self.batches += 1
-        if not math.isfinite(self.learn.recorder.smooth_loss.val): raise CancelFitException()
+        self.ok = math.isfinite(self.learn.recorder.smooth_loss.val)
+        if not self.ok: raise CancelFitException()
+
+    @property
+    def scored(self): return self.loss.count>0
 
 @contextmanager
 def _in_trial(learn):
@@ -211,10 +221,9 @@ def next_lr(
     "The LR to try next"
     lrs = sorted(losses)
     best = min(lrs, key=lambda lr: (losses[lr], lr))
-    i,fall = lrs.index(best),untrained-losses[best]
-    if fall<=0: return lrs[0]/10
-    if i==len(lrs)-1: return best*(3 if fall>.01*abs(untrained) else 10)
-    if i==0: return best/3
+    i,fall,little = lrs.index(best),untrained-losses[best],.01*abs(untrained)
+    if i==len(lrs)-1 and (i>0 or fall>=-little): return best*(3 if fall>little else 10)
+    if i==0: return best/(3 if fall>0 else 10)
     other = min(lrs[i-1], lrs[i+1], key=losses.get)
     return math.sqrt(best*other) if max(best/other, other/best)>2 else None
 
@@ -233,7 +242,8 @@ def best_lr(
         return least, (f'no short cycle improved the held-out loss, which was {untrained:.4g} before: the network is '
                        'trained already, and the smallest LR that was tried is taken')
     lr = min(lr for lr,loss in losses.items() if loss <= low + tie*(untrained-low))
-    end = ', the lowest' if losses[lr]==low else f'; a larger LR brought it to {low:.4g}, which is no difference that counts'
+    end = ', the lowest'
+    if losses[lr]>low: end = f'; a larger LR brought it to {low:.4g}, which is no difference that counts'
     return lr, f'a short cycle brought the held-out loss from {untrained:.4g} to {losses[lr]:.4g}{end}'
 
 # %% ../nbs/lr_search.ipynb #76f84bb6
@@ -276,21 +286,26 @@ class _Search:
         self.cost += cost
         self.update(round(self.cost), comment)
 
+    def _validated(self):
+        end = _ShortCycle()
+        with self.learn.added_cbs(end): self.learn.validate(dl=self.data.scored())
+        return float(end.loss.value)
+
     def untrained(self):
         "Held-out loss before training"
-        with _in_trial(self.learn): loss = float(self.learn.validate(dl=self.data.scored())[0])
+        with _in_trial(self.learn): loss = self._validated()
         self.pay(self.scoring)
         if math.isfinite(loss): return agreed(loss, self.learn)
         raise ValueError(f'the loss is {loss} before the first step: {_look}')
 
     def loss(self, lr, n):
         "Held-out loss after a cycle of `n` steps to `lr`; infinite when it diverged"
-        learn,end = self.learn,_UntilNotFinite()
+        learn,end = self.learn,_ShortCycle()
         with _in_trial(learn):
             learn.dls = self.data.loaders(n*self.batches)
             learn.fit_superconv(1, spread(lr, self.ratios), cbs=end, **self.cycle(n))
-            values = learn.recorder.values
-            loss = float(values[-1][1]) if values else math.inf
+            loss = math.inf
+            if end.ok: loss = float(end.loss.value) if end.scored else self._validated() # where a callback ended the fit
         self.pay(end.batches*self.ranks/self.batches + self.scoring, f'LR {lr:.2g}: {loss:.4g}')
         return agreed(loss if math.isfinite(loss) else math.inf, learn)
 
@@ -325,8 +340,8 @@ def search_lr(
         lr = float(f'{lr:.3g}')
         losses[lr] = s.loss(lr, n)
         if losses[lr]!=untrained and _ignored(losses):
-            raise ValueError(f'cycles to LRs of {min(losses):.2g} and {max(losses):.2g} end with the same loss to the last '
-                             'digit: the optimizer ignores its LR')
+            raise ValueError(f'cycles to LRs of {min(losses):.2g} and {max(losses):.2g} end with the same loss to the '
+                             'last digit: the optimizer ignores its LR')
         lr = next_lr(losses, untrained)
     lr,why = best_lr(losses, untrained)
     trials = [dict(lr=k, loss=v, steps=n) for k,v in losses.items()]

@@ -43,7 +43,8 @@ class Phase:
         "What a reader should know, in words"
         res = list(self.found['notes'])
         for r in self.restarts:
-            res.append(f"The run at LR {_number(r['lr_max'])} was taken back: {r['why']}. It began again with half the LR")
+            lr = _number(r['lr_max'])
+            res.append(f"The run at LR {lr} was taken back: {r['why']}. It began again with half the LR")
         bad = [k for k,v in self.metrics.items() if v is None]
         if bad: res.append(f"{' and '.join(bad)}: no finite number after the run")
         return res
@@ -52,7 +53,7 @@ def _number(lr): return f'{lr:.3g}' if isinstance(lr, float) else '[' + ', '.joi
 
 # %% ../nbs/superconverge.ipynb #b45c9e17
 class SuperconvergeReport(Report):
-    "What `learn.superconverge` did: each LR that was tried, why the choice, what it cost, how the run ended. Holds no learner"
+    "What `learn.superconverge` did: the LRs that were tried, why the choice, what it cost, how the run ended"
     _shows_table = True
     def __init__(self, phases): self.phases = list(phases)
 
@@ -103,25 +104,30 @@ class SuperconvergeReport(Report):
                    f'in {self.search_seconds:.1f} s.')
         yield from (f'{n}.' for n in self.notes)
 
-    def plot(self,
-        ax=None # Draw here; new axes when None
-    ):
-        "Held-out loss of the short cycles over their LR. Returns the axes"
-        if ax is None: _,ax = new_axes(figsize=(6.5,3.5))
-        with figure_style():
-            for i,p in enumerate(self.phases):
-                at = sorted((t['lr'], t['loss']) for t in p.found['trials'] if math.isfinite(t['loss']))
-                col,lr = colors[i],p.found['lr']
-                if at: ax.plot(*zip(*at), color=col, marker='o', ms=4)
-                ax.axvline(lr, color=col, lw=1.2, ls='--')
-                label = partial(ax.annotate, textcoords='offset points', fontsize=9)
-                label(f"{p.name if len(self.phases)>1 else 'lr_max'} {lr:.3g}", (lr, 1), xycoords=('data','axes fraction'),
-                      xytext=(4,-11-12*i), color=col)
-                if p.found['untrained'] is None: continue
-                ax.axhline(p.found['untrained'], color=grey, lw=1, ls=':')
-                label('untrained', (0, p.found['untrained']), xycoords=('axes fraction','data'), xytext=(4,3), color=grey)
-            ax.set(xscale='log', xlabel='largest LR of a short cycle', ylabel='held-out loss')
-        return ax
+# %% ../nbs/superconverge.ipynb #32b61511
+def _draw_search(ax, phase, name, color, row):
+    "Loss over LR of the cycles of one search"
+    at = sorted((t['lr'], t['loss']) for t in phase.found['trials'] if math.isfinite(t['loss']))
+    lr,untrained = phase.found['lr'],phase.found['untrained']
+    label = partial(ax.annotate, textcoords='offset points', fontsize=9)
+    if at: ax.plot(*zip(*at), color=color, marker='o', ms=4)
+    ax.axvline(lr, color=color, lw=1.2, ls='--')
+    label(f'{name} {lr:.3g}', (lr, 1), xycoords=('data','axes fraction'), xytext=(4,-11-12*row), color=color)
+    if untrained is None: return
+    ax.axhline(untrained, color=grey, lw=1, ls=':')
+    label('untrained', (0, untrained), xycoords=('axes fraction','data'), xytext=(4,3), color=grey)
+
+@patch
+def plot(self:SuperconvergeReport,
+    ax=None # Draw here; new axes when None
+):
+    "Held-out loss of the short cycles over their LR. Returns the axes"
+    if ax is None: _,ax = new_axes(figsize=(6.5,3.5))
+    with figure_style():
+        for i,p in enumerate(self.phases):
+            _draw_search(ax, p, p.name if len(self.phases)>1 else 'lr_max', colors[i], i)
+        ax.set(xscale='log', xlabel='largest LR of a short cycle', ylabel='held-out loss')
+    return ax
 
 # %% ../nbs/superconverge.ipynb #37fb1462
 def diverges(
@@ -133,6 +139,7 @@ def diverges(
     "Is the loss up by more than it had come down, beyond noise?"
     return smooth-early > early-lowest + 3*noise
 
+# %% ../nbs/superconverge.ipynb #ab4b7262
 class DivergenceWatch(Callback):
     "Ends a run that diverges, and says why in `why`. Reads what the recorder holds, no tensor of the device"
     order,run_valid,_early = Recorder.order+1,False,10
@@ -179,29 +186,37 @@ class DivergenceWatch(Callback):
             self.why = self._wrong or 'the loss of another process diverged'
             raise CancelFitException()
 
-    def after_epoch(self):
-        "Has the network died at the peak?"
-        n = len(self._raw)
-        if self._gain and n>=30 and self.learn.recorder.lrs[-1] < self._top/2:
-            first,last = np.mean(self._raw[:10]),np.mean(self._raw[-max(10, n//20):])
-            if first-last < .1*self._gain - 3*self._noise()/math.sqrt(10):
-                self._wrong = (f'the loss was {last:.4g} when the LR had come down to half, and {first:.4g} in the first 10 batches: '
-                               'it learned less than a tenth of what a short cycle did')
-        self._decide()
-
     def after_cancel_fit(self):
         "Another callback may have ended the fit, `TerminateOnNaNCallback` before the recorder saw the loss"
         loss = self.learn.loss
         if not self.why and loss is not None and not torch.isfinite(loss.detach()).all():
             self.why = 'a callback ended the run at a loss that was not finite'
 
-    def state_dict(self):
-        rest = self._val, self._start, self._lowest, self._top
-        return dict(raw=torch.tensor(self._raw, dtype=torch.float64), rest=rest)
+# %% ../nbs/superconverge.ipynb #51403015
+@patch
+def after_epoch(self:DivergenceWatch):
+    "Has the network died at the peak?"
+    n = len(self._raw)
+    if self._gain and n>=30 and self.learn.recorder.lrs[-1] < self._top/2:
+        first,last = np.mean(self._raw[:10]),np.mean(self._raw[-max(10, n//20):])
+        if first-last < .1*self._gain - 3*self._noise()/math.sqrt(10):
+            self._wrong = (f'the loss was {last:.4g} when the LR had come down to half, and {first:.4g} in the first '
+                           '10 batches: it learned less than a tenth of what a short cycle did')
+    self._decide()
 
-    def load_state_dict(self, sd):
-        self._raw = sd['raw'].tolist()
-        self._val,self._start,self._lowest,self._top = sd['rest']
+@patch
+def state_dict(self:DivergenceWatch):
+    "What a checkpoint keeps"
+    rest = self._val, self._start, self._lowest, self._top
+    return dict(raw=torch.tensor(self._raw, dtype=torch.float64), rest=rest)
+
+@patch
+def load_state_dict(self:DivergenceWatch,
+    sd:dict # From `state_dict`
+):
+    "Go on from there"
+    self._raw = sd['raw'].tolist()
+    self._val,self._start,self._lowest,self._top = sd['rest']
 
 # %% ../nbs/superconverge.ipynb #a7ff08e8
 class PhaseRecord(Callback):
@@ -272,14 +287,16 @@ def _budget(search, n_steps):
 
 def _check_trainable(learn, lr_max):
     "Refuse a learner whose LR cannot be found"
-    if not any(p.requires_grad for p in learn.model.parameters()): raise ValueError('the model has no trainable parameter')
+    if not any(p.requires_grad for p in learn.model.parameters()):
+        raise ValueError('the model has no trainable parameter')
     opt = next_optimizer(learn)[0]
     gan = first(learn.cbs, lambda cb: cb.name=='gan_trainer')
     if lr_max is None and (gan is not None or not isinstance(opt, (Optimizer,OptimWrapper))):
-        refuse('lr_max', None, 'given: this learner trains with several optimizers or losses, and no held-out loss tells '
-               'which LR is good')
+        refuse('lr_max', None, 'given: this learner trains with several optimizers or losses, and no held-out loss '
+               'tells which LR is good')
     if not all('lr' in h for h in opt.hypers): raise ValueError(f'{type(opt).__name__} has no LR to find')
 
+# %% ../nbs/superconverge.ipynb #32d0d378
 class _Superconverge:
     "The checked arguments of one call, and its phases"
     def __init__(self, learn, n_epoch, lr_max, search, search_valid, lr_mult, freeze_epochs, cycle, cbs, resume):
@@ -300,21 +317,6 @@ class _Superconverge:
             bad(f'a checkpoint of this call, and it knows {found}')
         return phases
 
-    def __call__(self):
-        known = self.resumed()
-        for i,(name,n_epoch) in enumerate(self.plan):
-            if i<len(known)-1: self.phases.append(known[i]); continue # the file is of a later phase
-            goes_on = i==len(known)-1
-            back = save_state(self.learn) if name=='head' and not goes_on else noop
-            if name=='head': self.learn.freeze()
-            elif self.freeze_epochs: self.learn.unfreeze()
-            try: phase = known[i] if goes_on else self.find(name, n_epoch)
-            except BaseException: back(); raise
-            del back
-            self.phases.append(phase)
-            self.train(phase, goes_on)
-        return SuperconvergeReport(self.phases)
-
     def steps(self, n_epoch):
         "Optimizer steps of a run"
         return len(OneCycleScheduler(1., **self.schedule).plan(self.learn, n_epoch, self.cbs).steps)
@@ -324,50 +326,76 @@ class _Superconverge:
         s = self.cycle['stepsize']
         return self.cycle if s is None else {**self.cycle, 'stepsize':max(1, min(n//2, round(s*n/n_steps)))}
 
-    def find(self, name, n_epoch):
-        "The phase with the LR of its run"
-        learn,n_steps = self.learn,self.steps(n_epoch)
-        opt,lr = next_optimizer(learn, self.cycle['reset_opt'])
-        n = n_groups(opt)
-        if self.lr_max is not None:
-            lrs = group_lrs(self.lr_max, n)
-            given = FoundLR(max(lrs), 'the LR was given')
-            return Phase(name, n_epoch, n_steps, lrs[0] if len(set(lrs))==1 else lrs, asdict(given))
-        ratios = _ratios(learn, opt, lr, None if name=='head' else self.lr_mult)
-        budget,data = _budget(self.search, n_steps),SearchData(learn, self.search_valid)
-        total = 150 if budget=='probe' else round(budget)
-        with learn.added_cbs(self.cbs), progress(total, hasattr(learn, 'progress')) as update:
-            if budget!='probe' and data.scores:
-                found = search_lr(learn, data, budget, ratios, partial(self.short, n_steps), update)
-            else:
-                found = probe_lr(learn, data, max(group_values('learn.lr', lr, n, positive)), update)
-                if data.why: found.notes.append(f'{data.why}: the update probe alone decided')
-        return Phase(name, n_epoch, n_steps, spread(found.lr, ratios), asdict(found))
+# %% ../nbs/superconverge.ipynb #a7e9a2c9
+@patch
+def find(self:_Superconverge, name, n_epoch):
+    "The phase with the LR of its run"
+    learn,n_steps = self.learn,self.steps(n_epoch)
+    opt,lr = next_optimizer(learn, self.cycle['reset_opt'])
+    n = n_groups(opt)
+    if self.lr_max is not None:
+        lrs = group_lrs(self.lr_max, n)
+        given = FoundLR(max(lrs), 'the LR was given')
+        return Phase(name, n_epoch, n_steps, lrs[0] if len(set(lrs))==1 else lrs, asdict(given))
+    ratios = _ratios(learn, opt, lr, None if name=='head' else self.lr_mult)
+    budget,data = _budget(self.search, n_steps),SearchData(learn, self.search_valid)
+    total = 150 if budget=='probe' else round(budget)
+    with learn.added_cbs(self.cbs), progress(total, hasattr(learn, 'progress')) as update:
+        if budget!='probe' and data.scores:
+            found = search_lr(learn, data, budget, ratios, partial(self.short, n_steps), update)
+        else:
+            found = probe_lr(learn, data, max(group_values('learn.lr', lr, n, positive)), update)
+            if data.why: found.notes.append(f'{data.why}: the update probe alone decided')
+    return Phase(name, n_epoch, n_steps, spread(found.lr, ratios), asdict(found))
 
-    def train(self, phase, goes_on):
-        "The run of a phase"
-        learn,found = self.learn,phase.found
-        gain = found['untrained']-min(t['loss'] for t in found['trials']) if found['trials'] else None
-        cycle = OneCycleScheduler(phase.lr_max, **self.schedule)
-        phase.schedule = repr(cycle.schedules(phase.n_steps, n_groups(next_optimizer(learn)[0]), learn.moms)[0])
-        def fit(lr_max, watch, attempt):
-            cbs,again = L(watch),goes_on and not attempt
-            if self.resume is not None:
-                save = None if again else SuperconvCheckpoint(self.resume)
-                cbs += L(PhaseRecord(self.phases, save)) + L(save)
-            resume = self.resume if again else None
-            learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=resume, **self.cycle)
-        with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain)
+@patch
+def train(self:_Superconverge, phase, goes_on):
+    "The run of a phase"
+    learn,found = self.learn,phase.found
+    gain = found['untrained']-min(t['loss'] for t in found['trials']) if found['trials'] else None
+    cycle = OneCycleScheduler(phase.lr_max, **self.schedule)
+    phase.schedule = repr(cycle.schedules(phase.n_steps, n_groups(next_optimizer(learn)[0]), learn.moms)[0])
+    def fit(lr_max, watch, attempt):
+        cbs,again = L(watch),goes_on and not attempt
+        if self.resume is not None:
+            save = None if again else SuperconvCheckpoint(self.resume)
+            cbs += L(PhaseRecord(self.phases, save)) + L(save)
+        resume = self.resume if again else None
+        learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=resume, **self.cycle)
+    with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain)
+
+@patch
+def phase(self:_Superconverge, name, n_epoch, known=None):
+    "Find and train, or go on with the phase that a file knows"
+    learn = self.learn
+    back = save_state(learn) if name=='head' and known is None else noop # freezing clears the optimizer's state
+    if name=='head': learn.freeze()
+    elif self.freeze_epochs: learn.unfreeze()
+    try: res = known or self.find(name, n_epoch)
+    except BaseException:
+        back()
+        raise
+    del back
+    self.phases.append(res)
+    self.train(res, known is not None)
+
+@patch
+def __call__(self:_Superconverge):
+    known = self.resumed()
+    for i,(name,n_epoch) in enumerate(self.plan):
+        if i<len(known)-1: self.phases.append(known[i]) # the file is of a later phase
+        else: self.phase(name, n_epoch, known[i] if i<len(known) else None)
+    return SuperconvergeReport(self.phases)
 
 # %% ../nbs/superconverge.ipynb #eb774b29
 @patch
 def superconverge(self:Learner,
     n_epoch:int, # Epochs of the run
     lr_max=None, # Largest LR, as in `fit_superconv`; it is searched for when None
-    search=None, # What the search may cost, in optimizer steps; a quarter of the run, 150 to 1,000, when None. 'probe': the probe alone
+    search=None, # Steps it may cost; a quarter of the run, 150 to 1,000, when None. 'probe': the update probe alone
     search_valid=None, # DataLoader to compare LRs on; items of the training set are set aside for the search when None
-    lr_mult:float=None, # LR of the last parameter group over that of the first; the ratios of `learn.lr`, or 100 with `freeze_epochs`, when None
-    freeze_epochs:int=0, # Epochs in which the last parameter group is trained alone first, with an LR of its own, as in `fine_tune`
+    lr_mult:float=None, # LR of the last group over that of the first; as `learn.lr`, or 100 with `freeze_epochs`
+    freeze_epochs:int=0, # Epochs that train the last parameter group alone first, as `fine_tune` does
     div:float=10., # `lr_max/div` is the initial LR
     div_final:float=1000., # The *initial* LR divided by this is the final LR
     tail_pct:float=0.1, # Share of the optimizer steps that come after the cycle
@@ -377,10 +405,10 @@ def superconverge(self:Learner,
     policy:str='paper', # 'paper', 'authors' or 'cosine'
     cbs=None, # Callbacks for the run. Those that change training take part in the search
     reset_opt:bool=False, # Make a new optimizer?
-    resume=None, # File to write a checkpoint to before the first step and after each epoch, and to go on from when it exists
-    pct_start:float=None # Share of all optimizer steps before the peak, as in `fit_one_cycle`; the two legs are alike when None
+    resume=None, # File for a checkpoint before the first step and after each epoch, and to go on from when it exists
+    pct_start:float=None # Share of all optimizer steps before the peak, as in `fit_one_cycle`; legs alike when None
 ) -> SuperconvergeReport: # `.lr_max`, `.metrics`, `.search_steps`, `.table()`, `.plot()`; readable as it is
-    "Find the LR on items set aside from the training set, then train one cycle with it. Goes back and halves the LR if the run diverges"
+    "Find the LR on items set aside from the training set, and train one cycle with it; with half of it if that diverges"
     n_epoch,_ = check_epochs(n_epoch)
     freeze_epochs = count('freeze_epochs', freeze_epochs, 0)
     flag('reset_opt', reset_opt)
@@ -394,7 +422,8 @@ def superconverge(self:Learner,
     _budget(search, 1)
     if resume is not None: SuperconvCheckpoint(any_file('resume', resume)) # it tries to write there
     n = n_groups(next_optimizer(self, reset_opt)[0])
-    if freeze_epochs and n<2: refuse('freeze_epochs', freeze_epochs, '0: with one parameter group there is no body to freeze')
+    if freeze_epochs and n<2:
+        refuse('freeze_epochs', freeze_epochs, '0: with one parameter group there is no body to freeze')
     if lr_max is not None: group_lrs(lr_max, n)
     if wd is not None: group_values('wd', wd, n)
     if freeze_epochs and lr_mult is None: lr_mult = 100.
