@@ -10,13 +10,10 @@ __all__ = ['run_cycle', 'Choice', 'Balance']
 # %% ../nbs/balance.ipynb #bb50894c
 import hashlib, inspect, math, re
 from functools import lru_cache
-from html import escape
 from textwrap import fill
-import dis
 
 import numpy as np, pandas as pd, torch
 from fastcore.foundation import L
-from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai import optimizer as fo
@@ -25,46 +22,114 @@ from .cycle import *
 from .dropout import *
 from .fit import *
 from .loaders import batch_sizes
+from .metrics import as_number
 from .optim import *
 from .regularization import *
-from .runs import RunLog, describe, run_jobs, seed_all
+from .runs import RunLog, attributes_set, describe, run_jobs, seed_all
 from .show import *
-from .state import undisturbed, set_watchers_aside
+from .state import set_watchers_aside, undisturbed
 from itertools import product # fastai's star has another
 
 # %% ../nbs/balance.ipynb #50a15a6c
-class _Run(Callback):
-    "Validate at the end only; end a run whose loss is not finite, or a hundred times what it was at the start, held out or in training"
+def _has_bad_values(batch):
+    "Are there values in a batch that are no finite numbers?"
+    if isinstance(batch, torch.Tensor): return batch.is_floating_point() and not batch.isfinite().all().item()
+    if isinstance(batch, dict): batch = list(batch.values())
+    return isinstance(batch, (list,tuple,L)) and any(map(_has_bad_values, batch))
+
+class _CountingRecorder(Recorder):
+    "Leaves out the losses of batches that a callback skips, without backward pass and step. `fault`: an endless loader"
+    name,fault = 'recorder',None
+    def before_fit(self):
+        super().before_fit()
+        if self.learn.lock.locked(): return # a validation
+        step = self.opt.step
+        def counted(*args, **kwargs):
+            self.counts = True
+            return step(*args, **kwargs)
+        self.opt.step = counted
+
+    def before_batch(self):
+        self.counts = not self.training
+        if self.iter < 2*self.n_iter+10: return
+        self.fault = f'a data loader gives over {self.iter} batches and its length is {self.n_iter}: correct its length'
+        raise CancelFitException() if self.training else CancelValidException()
+
+    def after_backward(self): self.counts = True
+    def after_batch(self):
+        if self.counts: super().after_batch()
+
+class _RunGuard(Callback):
+    "Validate at the end only, and end a run that diverges. `fault`: why it says nothing about weight decay"
     order = Recorder.order+1
-    def __init__(self, start): self.start,self.limit,self.diverged = abs(start),None,False
+    def __init__(self, start): self.start,self.limit,self.diverged,self.fault = abs(start),None,False,None
+
     def before_validate(self):
         if self.epoch < self.n_epoch-1: raise CancelValidException()
+
     def after_batch(self):
-        if not self.training: return
+        if not self.training or not self.recorder.counts: return
         loss = float(self.recorder.smooth_loss.value)
-        if self.limit is None: self.limit = 100*max(self.start, abs(loss)) or math.inf # no step has been taken before this loss
-        if not loss <= self.limit: self.diverged = True; raise CancelFitException()
+        first = self.limit is None # no step has been taken before this loss
+        if first: self.limit = 100*max(self.start, abs(loss)) or math.inf
+        if math.isfinite(loss) and loss<=self.limit: return
+        self.diverged = True
+        if not math.isfinite(loss): self.fault = self._fault(first)
+        raise CancelFitException()
 
-def _finite(v): return float(v) if math.isfinite(v) else None
+    def _fault(self, first):
+        if _has_bad_values([self.xb, self.yb]):
+            return 'the training data have values that are no finite numbers: look at the data'
+        if first: return f'the loss of the first batch is {float(self.loss)}, before any step: look at data and loss'
 
-def run_cycle(learn, lr_max, n_epoch, reinit, wd, dropout=1., seed=0):
-    "One complete cycle: held-out loss at its start; training loss, held-out loss and metrics at its end (None if it diverged); optimizer steps"
+# %% ../nbs/balance.ipynb #50a15a02
+def _score(v): return None if v is None else as_number(v)
+
+def _held_out_loss(learn):
+    "The held-out loss before the first step"
+    scores = learn.validate()
+    if learn.recorder.fault: raise ValueError(learn.recorder.fault)
+    if not len(scores):
+        raise ValueError('a callback of the learner cancels validation, so there is no held-out loss to compare: '
+                         'remove that callback for the search')
+    if not math.isfinite(scores[0]):
+        raise ValueError(f'the held-out loss is {scores[0]} before the first step: look at the held-out data and the '
+                         'loss function')
+    return float(scores[0])
+
+def _check_run(guard, rec, n_epoch):
+    "Refuse a run that says nothing"
+    if fault := guard.fault or rec.fault: raise ValueError(fault)
+    if guard.limit is None:
+        raise ValueError('a callback of the learner skips all training batches: remove that callback for the search')
+    if len(rec.values)<n_epoch and not guard.diverged:
+        raise ValueError('a callback of the learner ended a run of the search early, so its loss says nothing: '
+                         'remove that callback for the search')
+
+def run_cycle(
+    learn, # The learner; it is afterwards as it was
+    lr_max, # Largest LR, as in `fit_superconv`
+    n_epoch:int, # Epochs of the cycle
+    reinit, # Makes the initial weights, in place; None for the present ones
+    wd, # Weight decay
+    dropout:float=1., # Factor on what drops
+    seed:int=0 # For all that is random
+) -> dict: # `start`, `train_loss`, `loss`, `metrics`, `steps`
+    "One complete cycle: held-out loss before it; losses and metrics after it (None if it diverged); optimizer steps"
     drops = [] if dropout==1 else watch_dropouts(learn)[0]
     with undisturbed(learn), learn.reduced_regularization(wd), scaled_dropout(drops, dropout):
         seed_all(seed, learn.dls)
         if reinit is not None: reinit(learn.model)
-        learn.cbs = L(cb for cb in learn.cbs if cb.order < Recorder.order and not isinstance(cb, TerminateOnNaNCallback)) # none that watch or stop
-        learn.logger,learn.create_mbar = noop,False
-        learn.add_cb(Recorder(add_time=False))
-        if not len(scores := learn.validate()): raise ValueError('a callback of the learner cancels validation, so there is no held-out loss to compare: remove that callback for the search')
-        start = scores[0]
-        learn.add_cb(run := _Run(start))
+        set_watchers_aside(learn, TerminateOnNaNCallback)
+        learn.add_cb(_CountingRecorder(add_time=False))
+        start = _held_out_loss(learn)
+        learn.add_cb(guard := _RunGuard(start))
         learn.fit_superconv(n_epoch, lr_max, reset_opt=reinit is not None)
         rec = learn.recorder
-        if len(rec.values)<n_epoch and not run.diverged: raise ValueError('a callback of the learner ended a run of the search early, so its loss says nothing: remove that callback for the search')
-        train_loss,loss,*mets = map(_finite, rec.values[-1]) if len(rec.values)==n_epoch else (None,None)
-        return dict(start=_finite(start), train_loss=train_loss, loss=loss, metrics={} if loss is None else dict(zip(learn.metrics.attrgot('name'), mets)),
-                    steps=len(rec.hps_by_group['lr']))
+        _check_run(guard, rec, n_epoch)
+        train_loss,loss,*mets = map(_score, rec.values[-1]) if len(rec.values)==n_epoch else (None,None)
+        metrics = {} if loss is None else {k:v for k,v in zip(learn.metrics.attrgot('name'), mets) if v is not None}
+        return dict(start=start, train_loss=train_loss, loss=loss, metrics=metrics, steps=len(rec.hps_by_group['lr']))
 
 # %% ../nbs/balance.ipynb #09f6e0a9
 def _feed(h, o, most):
@@ -83,24 +148,27 @@ def _digest(*os, most=math.inf):
     _feed(h, os, most)
     return h.hexdigest()[:16]
 
-_libraries = 'torch.','builtins'
-
 @lru_cache(256)
 def _set_later(cls):
     "Names of attributes that methods other than `__init__` set: state, not settings"
-    own = [c for c in cls.__mro__ if not c.__module__.startswith(_libraries)]
-    return {i.argval for c in own for k,f in vars(c).items() if inspect.isfunction(f) and k!='__init__' for i in dis.get_instructions(f) if i.opname=='STORE_ATTR'}
+    own = [c for c in cls.__mro__ if not c.__module__.startswith(('torch.','builtins'))]
+    methods = [f for c in own for k,f in vars(c).items() if inspect.isfunction(f) and k!='__init__']
+    return set().union(*map(attributes_set, methods))
 
-def _settings(o, depth=4):
+def _described(o, depth=4):
     "What `o` is: `describe`, with its settings"
     if isinstance(o, (torch.Tensor,np.ndarray)): return _digest(o)
-    if isinstance(o, partial): return f'{_settings(o.func)}({[*map(_settings, o.args), *((k, _settings(v)) for k,v in o.keywords.items())]})'
+    if isinstance(o, partial):
+        given = [*map(_described, o.args), *((k, _described(v)) for k,v in o.keywords.items())]
+        return f'{_described(o.func)}({given})'
     if isinstance(o, (fo._BaseOptimizer, torch.optim.Optimizer)): return type(o).__qualname__
-    if isinstance(o, (list,tuple,L)): return str([_settings(v, depth-1) for v in o])
-    if isinstance(o, dict): return str({k:_settings(v, depth-1) for k,v in o.items()})
-    if inspect.isroutine(o) or not hasattr(o, '__dict__') or isinstance(o, (type,Learner)) or not depth: return describe(o)
-    had = {k:v for k,v in vars(o).items() if k not in ('learn','training') and not k.startswith('__') and k not in _set_later(type(o))}
-    res = f'{describe(o)} {({k:_settings(v, depth-1) for k,v in had.items()})}'
+    if isinstance(o, (list,tuple,L)): return str([_described(v, depth-1) for v in o])
+    if isinstance(o, dict): return str({k:_described(v, depth-1) for k,v in o.items()})
+    plain = inspect.isroutine(o) or not hasattr(o, '__dict__') or isinstance(o, (type,Learner))
+    if plain or not depth: return describe(o)
+    state = {'learn','training'} | _set_later(type(o))
+    settings = {k:_described(v, depth-1) for k,v in vars(o).items() if k not in state and not k.startswith('__')}
+    res = f'{describe(o)} {settings}'
     return res if len(res)<=400 else f'{res[:200]}... #{_digest(res)}'
 
 def _sample(dl):
@@ -110,29 +178,47 @@ def _sample(dl):
     try: return _digest(*(ds[int(i)] for i in np.linspace(0, len(ds)-1, 16)), most=1e6)
     except Exception: return _digest(next(iter(dl)), most=1e6) # a stream, or data that have no items
 
-def _identity(learn, lr_max, n_epoch, reinit):
-    "What makes two runs with the same candidate and seed the same"
-    opt = next_optimizer(learn, reinit is not None)[0]
-    n_iter,bs,_ = batch_sizes(learn.dls.train)
-    model,cbs = re.sub('0x[0-9a-f]+', '', repr(learn.model)),[cb for cb in learn.cbs if cb.order < Recorder.order]
+# %% ../nbs/balance.ipynb #09f6e001
+def _of_optimizer(learn, opt):
+    simple = (int,float,bool,str)
+    def fixed(h): return {k:v for k,v in h.items() if k not in ('lr','mom','wd') and isinstance(v, simple)}
+    return dict(optimizer=f'{decay_kind(opt)}, {_described(learn.opt_func)}',
+                hypers=[str(list(map(fixed, opt.hypers))), decay_ratios(learn, opt),
+                        [sum(p.numel() for p in ps) for ps in opt.param_lists]],
+                momentum=learn.moms if isinstance(learn.moms, str) else list(map(float, learn.moms)),
+                wd_bn_bias=bool(learn.wd_bn_bias), train_bn=bool(learn.train_bn))
+
+def _of_model(learn):
+    return dict(model=_digest(re.sub('0x[0-9a-f]+', '', repr(learn.model))),
+                dropout=_digest([(d.where, d.p) for d in watch_dropouts(learn)[0]]),
+                trained=_digest([(k, p.requires_grad) for k,p in learn.model.named_parameters()]))
+
+def _of_weights_and_data(learn, reinit):
     with undisturbed(learn):
         seed_all(0, learn.dls)
         if reinit is not None: reinit(learn.model)
-        weights = _digest(learn.model.state_dict(), learn.opt.state_dict() if learn.opt is not None and reinit is None else ())
+        moments = learn.opt.state_dict() if learn.opt is not None and reinit is None else ()
+        weights = _digest(learn.model.state_dict(), moments)
         seed_all(0, learn.dls)
         data = [[getattr(dl, 'n', None) or len(dl), _sample(dl)] for dl in learn.dls.loaders[:2]]
-    fixed = [{k:v for k,v in h.items() if k not in ('lr','mom','wd') and isinstance(v, (int,float,bool,str))} for h in opt.hypers]
-    return dict(lr_max=group_lrs(lr_max, len(opt.hypers)), n_epoch=n_epoch, batches=n_iter, batch_size=bs, optimizer=f'{decay_kind(opt)}, {_settings(learn.opt_func)}',
-                hypers=[str(fixed), decay_ratios(learn, opt), [sum(p.numel() for p in ps) for ps in opt.param_lists]],
-                momentum=learn.moms if isinstance(learn.moms, str) else list(map(float, learn.moms)), reinit=describe(reinit), model=_digest(model), weights=weights,
-                dropout=_digest([(d.where, d.p) for d in watch_dropouts(learn)[0]]), trained=_digest([(k, p.requires_grad) for k,p in learn.model.named_parameters()]),
-                wd_bn_bias=bool(learn.wd_bn_bias), train_bn=bool(learn.train_bn), loss=_settings(learn.loss_func), metrics=_settings(learn.metrics), callbacks=_settings(cbs), data=data)
+    return dict(reinit=describe(reinit), weights=weights, data=data)
 
-def _run_ok(key, run):
+def _search_identity(learn, lr_max, n_epoch, reinit):
+    "What makes two runs with the same candidate and seed the same"
+    opt = next_optimizer(learn, reinit is not None)[0]
+    n_iter,bs,_ = batch_sizes(learn.dls.train)
+    cbs = [cb for cb in learn.cbs if cb.order < Recorder.order]
+    return dict(lr_max=group_lrs(lr_max, len(opt.hypers)), n_epoch=n_epoch, batches=n_iter, batch_size=bs,
+                **_of_optimizer(learn, opt), **_of_model(learn), **_of_weights_and_data(learn, reinit),
+                loss=_described(learn.loss_func), metrics=_described(learn.metrics), callbacks=_described(cbs))
+
+def _is_number(v): return v is None or isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v)
+
+def _is_cycle_run(key, run):
     "Is this a run of a search?"
-    def num(v): return v is None or isinstance(v, (int,float)) and not isinstance(v, bool) and math.isfinite(v)
-    return (len(key)==3 and all(isinstance(k, (int,float)) for k in key) and set(run)=={'start','train_loss','loss','metrics','steps'} and isinstance(run['metrics'], dict)
-            and all(map(num, [run['loss'], run['train_loss'], run['start'], *run['metrics'].values()])) and isinstance(run['steps'], int))
+    return (len(key)==3 and all(isinstance(k, (int,float)) for k in key) and isinstance(run.get('metrics'), dict)
+            and set(run)=={'start','train_loss','loss','metrics','steps'} and isinstance(run['steps'], int)
+            and all(map(_is_number, [run['loss'], run['train_loss'], run['start'], *run['metrics'].values()])))
 
 # %% ../nbs/balance.ipynb #62e6bca3
 @lru_cache
@@ -141,7 +227,7 @@ def _critical(c, df, looks=1):
     return float(studentized_range.ppf(1-.05/looks, c, df))
 
 def _margin(losses, looks=1, c=None):
-    "Tukey's honest significant difference of the rows' means among `c` candidates; the columns are paired. `(candidates, seeds)`"
+    "Tukey's honest significant difference of the rows' means among `c` candidates. `(candidates, seeds)`, paired"
     n,s = losses.shape
     if n < 2: return 0.
     rest = losses - losses.mean(1, keepdims=True) - losses.mean(0, keepdims=True) + losses.mean()
@@ -166,25 +252,46 @@ _axes = {'wd':'weight decays', 'dropout':'dropout factors'}
 
 def _losses(runs, cands, seeds):
     "Held-out losses, `(candidates, seeds)`: infinite where a run was unstable, NaN where there is none"
-    def loss(r): return math.nan if r is None else math.inf if _unstable(r) else r['loss']
+    def loss(r): return math.nan if r is None else math.inf if _is_unstable(r) else r['loss']
     return np.array([[loss(runs.get((*c,s))) for s in seeds] for c in cands]).reshape(len(cands), len(seeds))
 
-def _unstable(run):
-    "Did it diverge, or learn nothing: does it end worse than it began, in training too? (Only held out it is overfitting)"
-    return run['loss'] is None or None not in (run['start'], run['train_loss']) and min(run['loss'], run['train_loss']) >= run['start']
+def _is_unstable(run):
+    "Did it diverge, or learn nothing: end worse than it began, in training too? (Only held out it is overfitting)"
+    if run['loss'] is None: return True
+    return None not in (run['start'], run['train_loss']) and min(run['loss'], run['train_loss']) >= run['start']
 
 def _race(runs, cands, seeds, looks, new=None):
     "What to run, round by round: two seeds of each new candidate, then one more of those that may be the best"
     for i in range(2, len(seeds)+1):
-        live = (new or cands) if i==2 else [cands[j] for j in _contenders(_losses(runs, cands, seeds[:i-1]), looks)[0]]
+        if i==2: live = new or cands
+        else: live = [cands[j] for j in _contenders(_losses(runs, cands, seeds[:i-1]), looks)[0]]
         yield [(*c,s) for s in seeds[:i] for c in live if (*c,s) not in runs]
 
-def _list(vs):
+def _listed(vs):
     *most,last = [f'{v:g}' for v in vs]
     return f"{', '.join(most)} and {last}" if most else last
 
-class Choice:
-    "What paired runs say: `best` (what to set; None if they cannot tell), `interval` (from the smallest to the largest value that may be best) and `reason`"
+# %% ../nbs/balance.ipynb #303483b5
+def _axis_says(name, values, good, top, alone, margin):
+    "What one axis decides: whether `top` is taken, and a clause of the reason"
+    plural,within = _axes[name],f'within the {margin:.2g} that chance makes'
+    whole = good==[v for v in values if good[0]<=v<=good[-1]]
+    if (good[0],good[-1]) == (values[0],values[-1]):
+        which = '' if whole else f' ({_listed(good)})'
+        some = f'the losses of {len(good)} of {len(values)}{which} lie {within}'
+        return False, f'the seeds differ more than the {plural}: {some}, the lowest at {top:g}'
+    if good[0] == values[0] and len(good) > 1:
+        which = f'all {plural} up to {good[-1]:g}' if whole and not values[0] else f'the {plural} {_listed(good)}'
+        smaller = ', and nothing smaller was tried' if values[0] else ''
+        return False, f'{which} cannot be told apart: their losses lie {within}, the lowest at {top:g}{smaller}'
+    if alone: how = ', significantly'
+    elif len(good)==1: how = ''
+    else: how = f', and {_listed([v for v in good if v!=top])} may be as good'
+    largest = ', the largest that was tried' if top==values[-1] else ''
+    return True, f'the loss is lowest at {name}={top:g}{how}{largest}'
+
+class Choice(Report):
+    "What paired runs say: `best` (what to set; None if they cannot tell), `interval` of what may be best, `reason`"
     def __init__(self,
         runs:dict, # `(wd, dropout, seed)` to a run
         cands:list, # `(wd, dropout)`
@@ -192,90 +299,141 @@ class Choice:
         looks:int=1 # How often these runs were looked at: the 5 % that chance is left are divided by it
     ):
         self.best,self.interval,self.contenders = None,{},[]
-        bad = {c for c in cands if any(_unstable(runs[(*c,s)]) for s in seeds if (*c,s) in runs)}
         losses = _losses(runs, cands, seeds)
         keep,self.margin = _contenders(losses, looks)
+        bad = {c for c in cands if any(_is_unstable(runs[(*c,s)]) for s in seeds if (*c,s) in runs)}
         if 2*len(bad) > len(cands) or not len(keep):
-            self.reason = f'{len(bad)} of {len(cands)} candidates are unstable: a run diverged or learned nothing. Lower lr_max, or give the cycle more epochs'
+            self.reason = (f'{len(bad)} of {len(cands)} candidates are unstable: a run diverged or learned nothing. '
+                           'Lower lr_max, or give the cycle more epochs')
             return
         self.contenders = [cands[i] for i in keep]
         self.top = cands[keep[losses[keep].mean(1).argmin()]] # the lowest mean loss, significant or not
         if len(seeds)>1 and (np.ptp(losses[keep], axis=1) <= _rounding*abs(losses[keep]).max()).all():
-            self.reason = 'the seeds change nothing here (no shuffling, nothing random in the model, the same weights), so there is no spread to judge by'
-            return
-        axes = [(i,name,plural,sorted({c[i] for c in cands}),sorted({c[i] for c in self.contenders})) for i,(name,plural) in enumerate(_axes.items()) if len({c[i] for c in cands})>1]
-        tied = set(self.contenders) != set(product(*({c[i] for c in self.contenders} for i in (0,1)))) # combinations, rather than values
-        best,reasons,within = {},[],f'within the {self.margin:.2g} that chance makes'
-        for i,name,plural,vals,good in axes:
+            self.reason = ('the seeds change nothing here (no shuffling, nothing random in the model, the same weights)'
+                           ', so there is no spread to judge by')
+        else: self._decide(cands)
+
+    def _decide(self, cands):
+        best,reasons,alone = {},[],len(self.contenders)==1
+        for i,name in enumerate(_axes):
+            values,good = sorted({c[i] for c in cands}),sorted({c[i] for c in self.contenders})
+            if len(values)<2: continue
             self.interval[name] = good[0],good[-1]
-            whole = good==[v for v in vals if good[0]<=v<=good[-1]]
-            if (good[0],good[-1]) == (vals[0],vals[-1]):
-                reasons.append(f'the seeds differ more than the {plural}: the losses of {len(good)} of {len(vals)}' + ('' if whole else f' ({_list(good)})') + f' lie {within}, the lowest at {self.top[i]:g}')
-            elif good[0] == vals[0] and len(good) > 1:
-                which = f'all {plural} up to {good[-1]:g}' if whole and not vals[0] else f'the {plural} {_list(good)}'
-                reasons.append(f'{which} cannot be told apart: their losses lie {within}, the lowest at {self.top[i]:g}' + (', and nothing smaller was tried' if vals[0] else ''))
-            else:
-                best[name] = self.top[i]
-                reasons.append(f'the loss is lowest at {name}={self.top[i]:g}' + (', significantly' if len(self.contenders)==1 else '' if len(good)==1 else f', and {_list([v for v in good if v!=self.top[i]])} may be as good')
-                               + (', the largest that was tried' if self.top[i]==vals[-1] else ''))
-        if tied:
-            if best: best = {name:self.top[i] for i,name,*_ in axes}
+            taken,why = _axis_says(name, values, good, self.top[i], alone, self.margin)
+            if taken: best[name] = self.top[i]
+            reasons.append(why)
+        grid = set(product(*({c[i] for c in self.contenders} for i in (0,1))))
+        if set(self.contenders) != grid: # combinations tie, not values
+            if best: best = {k:v for k,v in zip(_axes, self.top) if k in self.interval}
             pairs = [f'wd={w:g} with dropout times {d:g}' for w,d in sorted(self.contenders)]
-            reasons.append(f'{len(pairs)} combinations tie: ' + '; '.join(pairs[:6]) + '; ...'*(len(pairs)>6) + (', of which the one with the lowest loss is taken' if best else ''))
+            taken = ', of which the one with the lowest loss is taken' if best else ''
+            reasons.append(f"{len(pairs)} combinations tie: {'; '.join(pairs[:6])}{'; ...'*(len(pairs)>6)}{taken}")
         self.best,self.reason = best or None,'; '.join(reasons)
 
+    def _head(self): return 'no choice' if self.best is None else ', '.join(f'{k}={v:g}' for k,v in self.best.items())
+    def _text(self): return [self.reason[0].upper()+self.reason[1:]]
+
 # %% ../nbs/balance.ipynb #da69539a
-class Balance:
+class Balance(Report):
     "What a search for weight decay and dropout found"
-    def __init__(self, learn, runs, cands, seeds, lr_max, n_epoch, left=None, looks=1, fixed=False):
+    def __init__(self, learn, runs, cands, seeds, lr_max, n_epoch, left=None, looks=1, fixed=False, drops=None):
         self.learn,self.runs,self.cands,self.seeds,self.lr_max,self.n_epoch = learn,runs,cands,seeds,lr_max,n_epoch
-        self.left,self.fixed = left or {},fixed # the share of a weight that each decay leaves; did all runs begin at the same weights?
-        self.choice,self._drops = Choice(runs, cands, seeds, looks),[]
-        if any(d!=1 for _,d in cands): self._drops = watch_dropouts(learn)[0]
+        self.left = left or {} # the share of a weight that each decay leaves
+        self.fixed = fixed # did all runs begin at the same weights?
+        self.choice,self._drops = Choice(runs, cands, seeds, looks),drops or []
+        if drops is None and any(d!=1 for _,d in cands): self._drops = watch_dropouts(learn)[0]
 
     @property
     def best(self): return self.choice.best
     @property
     def interval(self): return self.choice.interval
     @property
-    def reason(self): return self.choice.reason + '. All runs began at the same weights: from others the answer may differ'*self.fixed
+    def reason(self):
+        fixed = '. All runs began at the same weights: from others the answer may differ'
+        return self.choice.reason + fixed*self.fixed
     @property
     def cost(self):
         "Optimizer steps of all runs"
         return sum(r['steps'] for r in self.runs.values())
 
+    def _runs_of(self, c): return [self.runs[(*c,s)] for s in self.seeds if (*c,s) in self.runs]
+
     def _verdict(self, c):
         if c in self.choice.contenders: return 'best' if c==self.choice.top and self.best else 'may be best'
-        return 'unstable' if any(_unstable(self.runs[(*c,s)]) for s in self.seeds if (*c,s) in self.runs) else 'worse'
+        return 'unstable' if any(map(_is_unstable, self._runs_of(c))) else 'worse'
 
-    def table(self):
-        "One row for each candidate: means over its seeds, the standard deviation of the loss, and the share of a weight that is `left` by decay when nothing else moves it"
-        rows = []
-        for c in sorted(self.cands):
-            runs = [self.runs[(*c,s)] for s in self.seeds if (*c,s) in self.runs]
-            losses = [math.inf if r['loss'] is None else r['loss'] for r in runs]
-            mets = {k: np.mean([math.nan if (v := r['metrics'].get(k)) is None else v for r in runs]) for r in runs for k in r['metrics']}
-            rows.append(dict(wd=c[0], dropout=c[1], left=self.left.get(c[0], math.nan), loss=np.mean(losses), sd=np.std(losses, ddof=1) if np.isfinite(losses).all() else math.nan,
-                             **mets, seeds=len(runs), verdict=self._verdict(c)))
-        return pd.DataFrame(rows)
+    def _row(self, c):
+        runs = self._runs_of(c)
+        losses = [math.inf if r['loss'] is None else r['loss'] for r in runs]
+        def mean(k): return np.mean([math.nan if (v := r['metrics'].get(k)) is None else v for r in runs])
+        metrics = {k:mean(k) for r in runs for k in r['metrics']}
+        sd = np.std(losses, ddof=1) if np.isfinite(losses).all() else math.nan
+        return dict(wd=c[0], dropout=c[1], left=self.left.get(c[0], math.nan), loss=np.mean(losses), sd=sd, **metrics,
+                    seeds=len(runs), verdict=self._verdict(c))
+
+    def table(self) -> pd.DataFrame: # `wd`, `dropout`, `left`, `loss`, `sd`, the metrics, `seeds`, `verdict`
+        "A row for each candidate: means over its seeds; `left` is the share of a weight that decay alone would leave"
+        return pd.DataFrame([self._row(c) for c in sorted(self.cands)])
 
     def apply(self):
         "Set what was found on the learner"
         if self.best is None: raise ValueError(f'there is nothing to apply: {self.reason}')
         if 'wd' in self.best: set_wd(self.learn, check_wd(self.learn, self.best['wd']))
-        if 'dropout' in self.best:
-            for d in self._drops:
-                if d.attr is not None: d.set(d.p*self.best['dropout'])
+        for d in self._drops:
+            if 'dropout' in self.best and d.attr is not None: d.set(d.p*self.best['dropout'])
 
-    def __repr__(self):
-        found = 'no choice' if self.best is None else ', '.join(f'{k}={v:g}' for k,v in self.best.items())
-        return f'{found} (lr_max={self.lr_max:g}, {self.n_epoch} epochs, {len(self.runs)} runs, {self.cost} steps)\n{self.reason[0].upper()}{self.reason[1:]}'
-
+    def _head(self):
+        size = f'lr_max={self.lr_max:g}, {self.n_epoch} epochs, {len(self.runs)} runs, {self.cost} steps'
+        return f'{self.choice._head()} ({size})'
+    def _text(self): return [self.reason[0].upper()+self.reason[1:]]
     def _repr_html_(self):
-        head,text = repr(self).split('\n', 1)
-        return f'<b>{escape(head)}</b><br>{escape(text)}' + self.table().to_html(index=False, float_format='{:.4g}'.format)
+        return super()._repr_html_() + self.table().to_html(index=False, float_format='{:.4g}'.format)
 
 # %% ../nbs/balance.ipynb #ed3148b9
+def _draw_lines(ax, runs, cands, seeds, i, losses):
+    "Dots and means over axis `i`, a line for each value of the other; where each line ends"
+    lines,ends = sorted({c[1-i] for c in cands}),[]
+    for k,line in enumerate(lines):
+        at = sorted((c[i], j) for j,c in enumerate(cands) if c[1-i]==line and np.isfinite(losses[j]).any())
+        if not at: continue
+        x,rows = zip(*at)
+        y,col = losses[list(rows)],colors[k%len(colors)]
+        ax.plot(x, np.nanmean(y, 1), color=col)
+        ax.plot(np.repeat(x, y.shape[1]), y.ravel(), ls='', marker='o', ms=3.5, color=col, alpha=.7)
+        ends.append((x[-1], np.nanmean(y[-1]), f'{list(_axes)[1-i]} {line:g}', col))
+    return ends if len(lines)>1 else []
+
+def _draw_choice(ax, interval, best):
+    lo,hi = interval
+    if hi > lo: ax.axvspan(lo, hi, color=colors[2], alpha=.12, lw=0)
+    if best is not None: ax.axvline(best, color=colors[2], lw=1.2, ls='--')
+    text,x = ('may be best',lo) if best is None else (f'best {best:g}',best)
+    ax.annotate(text, (x, 1), xycoords=('data','axes fraction'), xytext=(4,-11), textcoords='offset points',
+                color=colors[2], fontsize=9)
+
+def _scale_loss(ax, losses):
+    "A log axis for losses above 0"
+    if not (np.isfinite(losses).any() and np.nanmin(losses) > 0): return
+    ax.set_yscale('log')
+    if np.nanmax(losses, initial=0.) >= 10*np.nanmin(losses): return
+    ax.yaxis.set_major_formatter('{x:.4g}')
+    ax.yaxis.set_minor_formatter('{x:.4g}')
+
+def _scale_wd(ax, xs):
+    "A log axis for decays, which also has 0"
+    low = min(x for x in xs if x>0)
+    if xs[0]==0: ax.set_xscale('symlog', linthresh=low, linscale=.5)
+    else: ax.set_xscale('log')
+    ax.set_xlim(-.3*low if xs[0]==0 else low/1.5, 1.5*xs[-1])
+    ax.xaxis.set_minor_locator(plt.NullLocator())
+    ax.set_xticks(xs, [f'{x:g}' for x in xs])
+
+def _label_lines(ax, ends):
+    "Each line's name at its end, none over another on an axis of whatever scale"
+    heights = [ax.transData.transform((x, y))[1]*72/ax.figure.dpi for x,y,*_ in ends]
+    for (x,y,text,col),h,at in zip(ends, heights, spread_out(heights, 12)):
+        ax.annotate(text, (x, y), xytext=(5,at-h), textcoords='offset points', va='center', color=col, fontsize=9)
+
 @patch
 def plot(self:Balance,
     ax=None # Draw here; a new figure when None
@@ -283,54 +441,28 @@ def plot(self:Balance,
     "Held-out loss over weight decay, or over dropout if only that was searched; a dot for each run. Returns the axes"
     if ax is None: _,ax = new_axes(figsize=(6.5,3.5))
     i = 0 if len({c[0] for c in self.cands})>1 else 1
-    name,other = list(_axes)[i],list(_axes)[1-i]
-    xs,lines = sorted({c[i] for c in self.cands}),sorted({c[1-i] for c in self.cands})
-    losses = np.array([[(self.runs.get((*c,s)) or {}).get('loss') for s in self.seeds] for c in self.cands], dtype=float) # unstable ones too
-    ends = []
+    name = list(_axes)[i]
+    losses = [[(self.runs.get((*c,s)) or {}).get('loss') for s in self.seeds] for c in self.cands] # unstable ones too
+    losses = np.array(losses, dtype=float)
     with figure_style():
-        for k,line in enumerate(lines):
-            at = sorted((c[i], j) for j,c in enumerate(self.cands) if c[1-i]==line and np.isfinite(losses[j]).any())
-            if not at: continue
-            x,rows = zip(*at)
-            y,col = losses[list(rows)],colors[k%len(colors)]
-            ax.plot(x, np.nanmean(y, 1), color=col)
-            ax.plot(np.repeat(x, y.shape[1]), y.ravel(), ls='', marker='o', ms=3.5, color=col, alpha=.7)
-            ends.append((np.nanmean(y[-1]), x[-1], f'{other} {line:g}', col))
-        if name in self.interval:
-            lo,hi = self.interval[name]
-            at = self.best[name] if self.best and name in self.best else None
-            if hi > lo: ax.axvspan(lo, hi, color=colors[2], alpha=.12, lw=0)
-            if at is not None: ax.axvline(at, color=colors[2], lw=1.2, ls='--')
-            ax.annotate('may be best' if at is None else f'best {at:g}', (lo if at is None else at, 1), xycoords=('data','axes fraction'), xytext=(4,-11),
-                        textcoords='offset points', color=colors[2], fontsize=9)
-        if np.isfinite(losses).any() and np.nanmin(losses) > 0:
-            ax.set_yscale('log')
-            if np.nanmax(losses, initial=0.) < 10*np.nanmin(losses): ax.yaxis.set_major_formatter('{x:.4g}'); ax.yaxis.set_minor_formatter('{x:.4g}')
-        if i == 0:
-            low = min(x for x in xs if x>0)
-            ax.set_xscale('symlog', linthresh=low, linscale=.5) if xs[0]==0 else ax.set_xscale('log')
-            ax.set_xlim(-.3*low if xs[0]==0 else low/1.5, 1.5*xs[-1])
-            ax.xaxis.set_minor_locator(plt.NullLocator())
-            ax.set_xticks(xs, [f'{x:g}' for x in xs])
-        last = -math.inf
-        for y,x,text,col in sorted(ends)*(len(lines)>1): # labels of the lines, none upon another
-            at = ax.transData.transform((x, y))[1]*72/ax.figure.dpi
-            last = max(at, last+11)
-            ax.annotate(text, (x, y), xytext=(5,last-at), textcoords='offset points', va='center', color=col, fontsize=9)
+        ends = _draw_lines(ax, self.runs, self.cands, self.seeds, i, losses)
+        if name in self.interval: _draw_choice(ax, self.interval[name], (self.best or {}).get(name))
+        _scale_loss(ax, losses)
+        if i==0: _scale_wd(ax, sorted({c[0] for c in self.cands}))
+        _label_lines(ax, ends)
         ax.set(xlabel='weight decay' if i==0 else 'factor on dropout', ylabel='held-out loss')
         ax.set_title(fill(self.choice.reason[0].upper()+self.choice.reason[1:], 90), fontsize=9, loc='left')
     return ax
 
 # %% ../nbs/balance.ipynb #983ee45a
 def _run_rates(learn, lr_max, n_epoch):
-    "LR, momentum and `decay_rate` at each step of the run that `fit_superconv` would make, for a weight decay of 1 in the group that decays most. `(n_steps, n_groups)`"
-    opt,n = next_optimizer(learn)[0],len(OneCycleScheduler(lr_max).plan(learn, n_epoch).steps)
-    lr,mom = cycle_values(learn, opt, lr_max, n)
-    ratios,mom = np.array(decay_ratios(learn, opt)),np.broadcast_to(mom, lr.shape)
-    return lr*ratios, mom, cycle_decay_rates(opt, lr, mom, decay_kind(opt)=='L2')*ratios
+    "LR, momentum and `decay_rate` at each step, `(n_steps, n_groups)`, for a decay of 1 in the group that decays most"
+    cycle = OneCycleScheduler(lr_max).plan(learn, n_epoch)
+    ratios = np.array(decay_ratios(learn, cycle.opt))
+    return cycle.lrs*ratios, cycle.moms, cycle.decay_rates(decay_kind(cycle.opt)=='L2')*ratios
 
 def _left(opt, wd, lr, mom, rates):
-    "Share of a weight that these steps leave when only decay moves it, in the group where it is least; NaN where there is no fixed share"
+    "Share of a weight that decay alone leaves, in the group where it is least; NaN where it is not fixed"
     kind = decay_kind(opt)
     if kind=='decoupled': return float(np.prod(1-wd*rates, axis=0).min())
     if kind!='L2': return math.nan
@@ -342,62 +474,83 @@ def _left(opt, wd, lr, mom, rates):
     return float(w.min())
 
 def _default_wds(opt, rates):
-    "0 and the decays for which `decay_rate` adds up to 10, 1, 0.1 and 0.01, as far as it stays within 0.5 a step; where decay takes no fixed share, 0 and 1e-5 to 0.1. The largest that is allowed comes with them"
-    if decay_kind(opt) not in ('decoupled','L2'): return [0.,1e-5,1e-4,1e-3,1e-2,.1],math.inf
+    "The decays that are tried when none are given, and the largest that is allowed"
+    if decay_kind(opt) not in ('decoupled','L2'): return [0.,1e-5,1e-4,1e-3,1e-2,.1],math.inf # no fixed share
     most = .5/rates.max()
     return sorted({0., *(float(f'{min(10.**k/rates.sum(0).max(), most):.1e}') for k in range(-2, 2))}),most
+
+# %% ../nbs/balance.ipynb #983ee002
+def _grid(name, vs, check):
+    if not values(vs): refuse(name, vs, 'None or a list of numbers')
+    vs = {real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0) for v in vs}
+    for v in vs: check(v)
+    return sorted(vs)
+
+def _check_can_search(learn, n_jobs, reinit):
+    integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
+    if reinit is not None and not callable(reinit): refuse('reinit', reinit, 'None or a function of the model')
+    if len(learn.dls.loaders) < 2 or getattr(learn.dls.valid, 'n', 1) == 0:
+        raise ValueError('the search compares held-out losses, and the learner has no validation data')
+    if not trainable_params(learn.model):
+        raise ValueError('all parameters of the model are frozen, so nothing would train: unfreeze some, as '
+                         'learn.unfreeze() does')
+
+class _RaceRunner:
+    "Runs that are still missing, and what all of them say"
+    def __init__(self, log, seeds, looks, n_jobs, shared, bar):
+        self.log,self.seeds,self.looks,self.bar,self.cands = log,seeds,looks,bar,[]
+        self.n_jobs,self.shared = n_jobs,shared
+
+    def __call__(self, new):
+        "Bring in new candidates"
+        self.cands.extend(new)
+        for jobs in _race(self.log.runs, self.cands, self.seeds, self.looks, new):
+            for k,run in run_jobs(run_cycle, jobs, self.n_jobs, self.shared):
+                self.log.add(k, run)
+                self.bar(len(self.log.runs))
+        return Choice(self.log.runs, self.cands, self.seeds, self.looks)
+
+    def finer(self, choice, most):
+        "Half a decade on either side of the best decay, if it is not 0"
+        if not (choice.best or {}).get('wd'): return []
+        near = {(float(f"{min(choice.best['wd']*f, most):.1e}"), choice.top[1]) for f in (10**-.5, 10**.5)}
+        return sorted(near.difference(self.cands))
+
+    def runs(self): return {k:r for k,r in self.log.runs.items() if k[:2] in self.cands and k[2] in self.seeds}
 
 # %% ../nbs/balance.ipynb #2a013ab5
 @patch
 def balance_regularization(self:Learner,
     lr_max, # Largest LR of the cycle that the decay is for, as in `fit_superconv`
     n_epoch:int=3, # Epochs of each run, which is a complete cycle
-    wds=None, # Weight decays to try (of the group that decays most, where they differ); when None, 0 and those for which `decay_rate` adds up to 10, 1, 0.1 and 0.01 over a run (at most 0.5 in a step), then half a decade around the best
+    wds=None, # Weight decays to try, of the group that decays most; when None, a grid that is scaled to the run
     dropouts=None, # Factors to try on every dropout of the model; dropout stays as it is when None
-    seeds:int=3, # Runs of each candidate that stays in the race. They vary the order of the data and what is random in the model; the initial weights only with `reinit`
+    seeds:int=3, # Runs of each candidate that stays in the race; they vary the order of the data and what is drawn
     n_jobs:int=1, # Processes, through joblib; -1 for as many as there are cores
     path=None, # Log of finished runs: an interrupted search goes on from it
-    reinit=None # Makes the weights that a run starts from, in place: `reinit(model)`. When None all runs start from the present weights, and the answer is for these
+    reinit=None # `reinit(model)` makes the weights that a run starts from; when None these are the present ones
 ) -> Balance: # `.best`, `.table()`, `.plot()`, `.apply()`
-    "Find the weight decay, and the dropout, for a cycle to `lr_max`: short cycles, paired seeds, held-out loss; the spread over the seeds is taken to be alike for all candidates. Leaves the learner as it was until `.apply()`"
+    "Find weight decay and dropout for a cycle to `lr_max`. Leaves the learner as it was until `.apply()`"
     n_epoch,_ = check_epochs(n_epoch)
     seeds = list(range(integer('seeds', seeds, 'an integer >= 2: one seed has no spread', lambda v: v>=2)))
-    n_jobs = integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
-    if reinit is not None and not callable(reinit): refuse('reinit', reinit, 'None or a function of the model')
-    def grid(name, vs):
-        if not values(vs): refuse(name, vs, 'None or a list of numbers')
-        vs = {real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0) for v in vs}
-        for v in vs: check_wd(self, v) if name=='wds' else check_dropout(drops, problem, v)
-        return sorted(vs)
-    if len(self.dls.loaders) < 2 or getattr(self.dls.valid, 'n', 1) == 0: raise ValueError('the search compares held-out losses, and the learner has no validation data')
-    lr,mom,rates = _run_rates(self, lr_max, n_epoch)
-    opt,_ = next_optimizer(self)
-    default,most = _default_wds(opt, rates)
+    _check_can_search(self, n_jobs, reinit)
+    rates,(opt,_) = _run_rates(self, lr_max, n_epoch),next_optimizer(self)
+    ws,most = _default_wds(opt, rates[-1])
     if wds is None: check_wd(self, 0.)
+    else: ws = _grid('wds', wds, partial(check_wd, self))
     drops,problem = ([],None) if dropouts is None else watch_dropouts(self)
-    ws,ds = default if wds is None else grid('wds', wds),[1.] if dropouts is None else grid('dropouts', dropouts)
-    if len(ds)>1 and not any(d.p for d in drops if d.attr is not None): refuse('dropouts', dropouts, 'None: the model has no dropout to scale, or all of it is 0')
-    warn_fixed(drops)
+    ds = [1.] if dropouts is None else _grid('dropouts', dropouts, partial(check_dropout, drops, problem))
+    if len(ds)>1 and not any(d.p for d in drops if d.attr is not None):
+        refuse('dropouts', dropouts, 'None: the model has no dropout to scale, or all of it is 0')
     if len(ws)*len(ds) < 2: refuse('wds', wds, 'None or at least two weight decays, or give dropouts')
+    warn_fixed(drops)
     looks = (len(seeds)-1)*(2 if wds is None else 1) # the finer grid looks again
-    log,cands = RunLog('balance', path, None if path is None else _identity(self, lr_max, n_epoch, reinit), check=_run_ok),[]
-    bar = progress_bar(range(len(ws)*len(ds)*len(seeds)), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
-
-    def search(new):
-        cands.extend(new)
-        for jobs in _race(log.runs, cands, seeds, looks, new):
-            for k,run in run_jobs(run_cycle, jobs, n_jobs, (self, lr_max, n_epoch, reinit)):
-                log.add(k, run)
-                if bar: bar.update(min(len(log.runs), bar.total))
-        return Choice(log.runs, cands, seeds, looks)
-    try:
-        if bar: bar.update(0)
+    of = None if path is None else _search_identity(self, lr_max, n_epoch, reinit)
+    with RunLog('balance', path, of, check=_is_cycle_run) as log, \
+         progress(len(ws)*len(ds)*len(seeds), hasattr(self, 'progress')) as bar:
+        search = _RaceRunner(log, seeds, looks, integer('n_jobs', n_jobs, ''), (self, lr_max, n_epoch, reinit), bar)
         choice = search([(w,d) for w in ws for d in ds])
-        if wds is None and 'wd' in (choice.best or {}) and choice.best['wd'] > 0:
-            finer = {(float(f"{min(choice.best['wd']*f, most):.1e}"), choice.top[1]) for f in (10**-.5, 10**.5)}
-            if finer := finer.difference(cands): search(sorted(finer))
-    finally:
-        log.close()
-        if bar: bar.on_iter_end()
-    return Balance(self, {k:r for k,r in log.runs.items() if k[:2] in cands and k[2] in seeds}, cands, seeds, max(group_lrs(lr_max, len(opt.hypers))), n_epoch,
-                   {w:_left(opt, w, lr, mom, rates) for w,_ in cands}, looks, reinit is None)
+        if wds is None and (finer := search.finer(choice, most)): search(finer)
+    left = {w:_left(opt, w, *rates) for w,_ in search.cands}
+    top = max(group_lrs(lr_max, len(opt.hypers)))
+    return Balance(self, search.runs(), search.cands, seeds, top, n_epoch, left, looks, reinit is None, drops)

@@ -67,11 +67,13 @@ def _compiles_to(text, i, code):
     except (SyntaxError, ValueError): return False
     return any(c.co_firstlineno==mark and _same_code(c, code) for c in _inside(whole))
 
-@lru_cache(256)
+_tree = lru_cache(32)(ast.parse)
+
+@lru_cache(1024)
 def _node(code):
     "The node of a function in the syntax tree, and the source text of its body; an `OSError` if it has no source"
     text = ''.join(inspect.findsource(code)[0])
-    try: nodes = _functions(ast.parse(text), code)
+    try: nodes = _functions(_tree(text), code)
     except SyntaxError: nodes = []
     if len(nodes)>1: nodes = [n for i,n in enumerate(nodes) if _compiles_to(text, i, code)] or nodes
     if not nodes: raise OSError('no source')

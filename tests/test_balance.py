@@ -427,3 +427,108 @@ def test_critical_momentum():
     learn = ridge()
     learn.moms = 'critical'
     assert learn.balance_regularization(**args).cost > 0
+
+# ---- learners from the field ----
+
+def flawed(bad, n=128, **kwargs):
+    "The regression, and every `bad`th item of the training data has a target that is no number"
+    learn = ridge(**kwargs)
+    items = learn.dls.train.dataset
+    learn.dls.train.dataset = [(x, torch.full_like(y, math.nan) if bad and i%bad==0 else y) for i,(x,y) in enumerate(items)]
+    return learn
+
+class Skip(Callback):
+    run_valid = False
+    def __init__(self, event='after_loss'): self.event = event
+    def after_pred(self): self._skip('after_pred', torch.isnan(self.y).any())
+    def after_loss(self): self._skip('after_loss', not torch.isfinite(self.loss))
+    def _skip(self, event, bad):
+        if event==self.event and bad: raise CancelBatchException()
+
+@pytest.mark.parametrize('event', ['after_loss','after_pred'])
+def test_a_skipped_batch_does_not_count(event):
+    "The losses are those of the batches that train"
+    learn = flawed(32, bs=8, cbs=Skip(event))
+    run = run_cycle(learn, .05, 2, None, 0.)
+    assert run['loss'] is not None and math.isfinite(run['train_loss']) and math.isfinite(run['loss'])
+    assert 'diverged' not in learn.balance_regularization(.05, 1, [0.,1.], seeds=2).reason
+
+def test_the_training_loss_is_that_of_the_batches_that_trained():
+    "Batches whose loss is large, and finite, are skipped too"
+    class Large(Callback):
+        seen = []
+        run_valid = False
+        def after_loss(self):
+            if self.iter%2: raise CancelBatchException()
+            Large.seen.append((len(self.y), float(self.loss)))
+    run_cycle(ridge(cbs=Large()), .05, 1, None, 0.)
+    kept = Large.seen[:]
+    run = run_cycle(ridge(cbs=Large()), .05, 1, None, 0.)
+    assert run['train_loss'] == pytest.approx(sum(n*l for n,l in kept)/sum(n for n,_ in kept))
+
+def test_a_callback_that_steps_by_itself_counts():
+    class Own(Callback):
+        run_valid = False
+        def after_loss(self):
+            self.learn.loss_grad.backward()
+            self.opt.step()
+            self.opt.zero_grad()
+            raise CancelBatchException()
+    run = run_cycle(ridge(cbs=Own()), .05, 2, None, 0.)
+    assert run == run_cycle(ridge(), .05, 2, None, 0.) # the same steps
+
+def test_data_that_are_no_numbers_are_no_matter_of_decay():
+    def valid(learn): learn.dls.valid.dataset = [(x, y*math.nan) for x,y in learn.dls.valid.dataset]
+    learn = ridge()
+    valid(learn)
+    before = snapshot(learn)
+    with pytest.raises(ValueError, match='held-out loss is nan before the first step: look at the held-out data'):
+        learn.balance_regularization(.05, 1, [0.,1.], seeds=2)
+    same(before, snapshot(learn))
+    with pytest.raises(ValueError, match='training data have values that are no finite numbers: look at the data'):
+        flawed(7).balance_regularization(.05, 1, [0.,1.], seeds=2)
+    class Broken(Callback):
+        run_valid = False
+        def after_pred(self): self.learn.pred = self.pred*math.inf
+    with pytest.raises(ValueError, match='loss of the first batch is (inf|nan), before any step'):
+        ridge(cbs=Broken()).balance_regularization(.05, 1, [0.,1.], seeds=2)
+
+def test_every_batch_skipped():
+    class Never(Callback):
+        run_valid = False
+        def after_loss(self): raise CancelBatchException()
+    with pytest.raises(ValueError, match='skips all training batches'):
+        ridge(cbs=Never()).balance_regularization(.05, 1, [0.,1.], seeds=2)
+
+def per_class(p, y): return torch.stack([(p-y).abs().mean()]*3)
+def words(p, y): return 'good'
+
+@pytest.mark.parametrize('metric', [per_class, words])
+def test_a_metric_that_is_no_number_is_left_out(metric):
+    b = ridge(metrics=[mae, AvgMetric(per_class) if metric is per_class else ValueMetric(lambda: 'good', 'words')])
+    b = b.balance_regularization(.05, 1, [0.,1.], seeds=2)
+    assert list(b.table().columns) == ['wd','dropout','left','loss','sd','mae','seeds','verdict']
+
+@pytest.mark.parametrize('n_jobs', [1, 2])
+def test_frozen_parameters_are_refused(n_jobs):
+    learn = ridge()
+    learn.model.requires_grad_(False)
+    before = snapshot(learn)
+    with pytest.raises(ValueError, match='all parameters of the model are frozen.*unfreeze some'):
+        learn.balance_regularization(.05, 1, [0.,1.], seeds=2, n_jobs=n_jobs)
+    same(before, snapshot(learn))
+
+class Endless(torch.utils.data.IterableDataset):
+    "Says that it has 32 items, and never ends"
+    def __len__(self): return 32
+    def __iter__(self):
+        while True: yield torch.zeros(24),torch.zeros(1)
+
+@pytest.mark.parametrize('part', ['train','valid'])
+def test_a_loader_without_an_end_is_refused(part):
+    learn = ridge()
+    endless = torch.utils.data.DataLoader(Endless(), 8)
+    loaders = [endless, learn.dls.valid] if part=='train' else [learn.dls.train, endless]
+    learn.dls = DataLoaders(*loaders)
+    with pytest.raises(ValueError, match='length is 4: correct its length'):
+        learn.balance_regularization(.05, 1, [0.,1.], seeds=2)
