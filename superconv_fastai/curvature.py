@@ -260,10 +260,12 @@ class HessianFreeLR(Callback):
     def _probe_step(self):
         if self._phase==2:
             if (lr := self._lrs[-1])>0:
-                slope,curv = probe_row(self.learn, self._ps, self._before).unbind(1)
+                slope,curv = self._probe_row().unbind(1)
                 self._logs[-1].add(torch.stack([slope/lr, curv/lr**2], 1), self._n, *self._lrs)
             self._phase,self._before = 0,None
         if self._phase==0 and self._n%self._every==0: self._before,self._phase = [p.detach().clone() for p in self._ps],1
+
+    def _probe_row(self): return probe_row(self.learn, self._ps, self._before)
 
     def after_fit(self):
         "The numbers come to the host; the rest goes"

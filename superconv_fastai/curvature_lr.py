@@ -8,7 +8,7 @@ Docs: https://superconv.github.io/superconv_fastai/curvature_lr.html.md"""
 __all__ = ['CurvatureLR', 'LRProbe']
 
 # %% ../nbs/curvature_lr.ipynb #77a849bb
-import math
+import itertools, math
 import numpy as np, pandas as pd, torch
 from fastai.basics import *
 from .core import *
@@ -188,13 +188,21 @@ class LRProbe:
         ax.set(xscale='log', yscale='log', xlabel='learning rate in use', ylabel='estimate')
         return ax
 
-class _RampProbe(HessianFreeLR): _finder = True
+class _RampProbe(HessianFreeLR):
+    "The probe along the ramp, on the next mini-batch or on held-out ones in turn"
+    _finder,_turn = True,None
+    def _probe_row(self):
+        if self._turn is None: return super()._probe_row()
+        with on_batch(self.learn, next(self._turn)): return super()._probe_row()
 
 class _Ramp(Callback):
-    "Raises the LR from step to step, until the estimate is below it"
+    "Raises the LR from step to step, at the ratios that the groups have, until the estimate is below it"
     order,name,run_valid = TrainEvalCallback.order+1,'lr_finder',False # by this name fastai's trackers and loggers know to keep still
     def __init__(self, lrs, est): self._lrs,self._est,self._i,self._seen,self._rel,self._avg,self.reason = lrs,est,0,0,[],np.zeros(2),LRProbe._far
-    def before_batch(self): self.learn.opt.set_hyper('lr', self._lrs[self._i])
+    def before_fit(self):
+        lrs = [h['lr'] for h in self.learn.opt.hypers]
+        self._ratios = [lr/lrs[-1] if lrs[-1] else 1. for lr in lrs]
+    def before_batch(self): self.learn.opt._set_hyper('lr', [self._lrs[self._i]*r for r in self._ratios])
     def after_step(self): self._i += 1
     def after_batch(self):
         if not torch.isfinite(self.learn.to_detach(self.learn.loss.mean())): self.reason = 'the loss is not finite before the estimate meets the LR'; raise CancelFitException()
@@ -217,9 +225,12 @@ def curvature_lr_find(self:Learner,
     lr_max:float=10., # LR of the last step, if it gets that far
     n_steps:int=150, # Optimizer steps from the one to the other
     every:int=2, # An estimate every so many steps
-    alpha:float=0.2 # Weight of the newest estimate in the smoothed one
+    alpha:float=0.2, # Weight of the newest estimate in the smoothed one
+    valid=None # Held-out batches, or a loader of them, to measure on in turn; the next training mini-batch when None
 ) -> LRProbe: # `.lr`, `.estimates`, `.plot()`; readable as it is
-    "Raise the LR until the update probe's estimate falls below it, and put everything back to the bit. For any optimizer; all groups get the same LR"
+    """Raise the LR until the update probe's estimate falls below it, and put everything back to the bit. For any optimizer.
+
+    Parameter groups keep the ratios of their LRs in `learn.lr`: what is raised and found is the last group's LR."""
     lr_min = real('lr_min', lr_min, 'a number > 0', lambda v: v>0)
     lr_max = real('lr_max', lr_max, f'a number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
     n_steps = integer('n_steps', n_steps, 'an integer >= 10', lambda v: v>=10)
@@ -232,6 +243,7 @@ def curvature_lr_find(self:Learner,
     with undisturbed(self):
         self.remove_cbs(self.cbs.filter(lambda cb: cb.order>Recorder.order or cb.name=='progress')) # none that writes files
         self.logger = noop
+        if valid is not None: est._turn = itertools.cycle(given_batches(valid, 2000)) # they stay in memory
         self.fit(10**6, cbs=[ramp,est])
         res = LRProbe(est.estimates, ramp.reason if ramp.reason!=LRProbe._far or len(est.estimates)>2 else
                       f'fewer than 3 estimates with {n_steps=} and {every=}: raise the one or lower the other')

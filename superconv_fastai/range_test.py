@@ -22,6 +22,7 @@ from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
 from .cycle import OneCycleScheduler
+from .gradients import given_batches
 from .loaders import *
 from .metrics import *
 from .optim import *
@@ -200,8 +201,9 @@ class _Sweep(Callback):
     def __call__(self, event_name):
         if event_name in _Sweep.__dict__: getattr(self, event_name)()
 
-    def __init__(self, lrs, due, batches, metric, batch_stats, stop_div, bar):
+    def __init__(self, lrs, due, batches, metric, batch_stats, stop_div, bar, valid=None):
         self.lrs,self.due,self.batches,self.metric,self.batch_stats,self.stop_div,self.bar = lrs,due,batches,metric,batch_stats,stop_div,bar
+        self.valid = valid # the loader that the batches are from
         self.rows,self.step_losses,self.parts,self.mean_loss,self.valid_loss = [],[],[],None,AvgLoss()
         self.diverged,self.stepped,self.cancelled,self.skipped = None,False,False,0
 
@@ -258,7 +260,7 @@ class _Sweep(Callback):
             was,flags = dict(vars(learn)),[(m, m.training, getattr(m, 'track_running_stats', None)) for m in learn.model.modules()]
             live = {m for m,training,_ in flags if training} # not those that are frozen in training
             try:
-                learn.dl = learn.dls.valid
+                learn.dl = self.valid
                 try: learn('before_validate')
                 except CancelValidException: _refuse_cancel()
                 if self.batch_stats:
@@ -390,7 +392,8 @@ def lr_range_test(self:Learner,
     stop_div:bool=True, # End the test when the loss diverges?
     show_plot:bool=True, # Draw the result?
     lower_is_better:bool=None, # Is the metric an error? Read from its name when None
-    state_file=None # Keep the state of the learner in this file during the test; in memory when None
+    state_file=None, # Keep the state of the learner in this file during the test; in memory when None
+    valid=None # Held-out batches, or a loader of them, to measure on; those of the learner when None
 ) -> RangeTest: # The curve and the verdict
     "The LR range test of arXiv 1708.07120, section 3: train while the LR rises linearly, measure on held-out data. Leaves the learner as it was"
     lr_min = real('lr_min', lr_min, 'a finite number >= 0', lambda v: v>=0)
@@ -410,17 +413,18 @@ def lr_range_test(self:Learner,
     if n_steps is None: n_steps = max(200, len(plan_steps(train, 1, n_acc or None)))
     else: batch_sizes(train) # refuses a loader without a length
     if n_evals is not None and n_evals > n_steps: refuse('n_evals', n_evals, f'at most n_steps, and n_steps={n_steps}')
-    valid = self.dls.loaders[1] if len(self.dls.loaders)>1 else None
+    given = valid is not None
+    if not given: valid = self.dls.loaders[1] if len(self.dls.loaders)>1 else None
     n_evals,n_valid = _how_much(n_steps, n_evals, n_valid, max(getattr(train, 'bs', None) or getattr(train, 'batch_size', None) or 1, n_acc), n_items(valid))
     lrs = lr_min + (lr_max-lr_min)*np.arange(n_steps+1)/n_steps
     due = set(np.linspace(0, n_steps, n_evals+1).round().astype(int).tolist())
     with undisturbed(self, state_file):
-        batches = held_out_batches(valid, n_valid) if n_items(valid) else []
+        batches = given_batches(valid, n_valid) if given else held_out_batches(valid, n_valid) if n_items(valid) else []
         if bn_stats=='batch' and len(batches)>1 and 2*find_bs(batches[-1]) < find_bs(batches[0]): batches.pop() # few items have poor statistics
         if bn_stats=='batch' and batches and find_bs(batches[0])==1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules()):
             refuse('n_valid', 1, "at least 2 in a batch: one item has no batch statistics. Or bn_stats='running'")
         bar = progress_bar(range(n_steps), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
-        sweep = _Sweep(lrs, due, batches, metric, bn_stats=='batch', stop_div, bar)
+        sweep = _Sweep(lrs, due, batches, metric, bn_stats=='batch', stop_div, bar, valid)
         self.cbs = L(cb for cb in self.cbs if cb.order < _watch and not isinstance(cb, (TerminateOnNaNCallback, OneCycleScheduler)))
         self.logger,self.create_mbar = noop,False
         if self.opt is None: self.create_opt()

@@ -15,6 +15,7 @@ from fastai.callback.hook import ActivationStats
 from fastai.callback.tracker import TerminateOnNaNCallback
 from superconv_fastai.curvature import *
 from superconv_fastai.curvature_lr import *
+import superconv_fastai.range_test # patches lr_range_test
 from superconv_fastai.snapshots import StepSums
 sys.path.insert(0, str(Path(__file__).parent))
 from reference import Snapshots, paper_estimates, authors_script
@@ -52,6 +53,9 @@ def state(learn):
     return pickle.dumps([{k:v.numpy() for k,v in learn.model.state_dict().items()}, str(opt), torch.get_rng_state().numpy(), random.getstate(),
                          np.random.get_state(), [None if p.grad is None else p.grad.to_dense().numpy() for p in learn.model.parameters()],
                          [m.training for m in learn.model.modules()]])
+
+def state_of_model(learn):
+    return pickle.dumps([[v.numpy() for v in learn.model.state_dict().values()], torch.get_rng_state().numpy(), random.getstate()])
 
 class Schedule(Callback):
     "Any LR at each batch, in each group"
@@ -908,6 +912,61 @@ def test_the_finder_meets_the_inverse_curvature(lam):
         f = learn.curvature_lr_find(lr_min=lr_min)
         assert f.lr==pytest.approx(1/lam, rel=.1)
         assert f.estimates.lr.max() < 2/lam # it stopped there
+
+def bowls(w, valid=(0.,), lr=1e-3, splitter=trainable_params):
+    "Two weights, each in a bowl of its own whose minimum the items say; training has it at 0"
+    class Bowl(Module):
+        def __init__(self): self.a,self.b = nn.Parameter(torch.tensor([w])),nn.Parameter(torch.tensor([w]))
+        def forward(self, x): return ((self.a-x.mean()).square() + (self.b-x.mean()).square()).sum()/2
+    dls = DataLoaders.from_dsets([(torch.zeros(1),0)]*8, [(torch.full((1,), o),0) for o in valid], bs=2, device='cpu')
+    return Learner(dls, Bowl(), loss_func=lambda p,y: p, opt_func=SGD, lr=lr, splitter=splitter)
+
+def each_weight(m): return [[m.a], [m.b]]
+
+@pytest.mark.parametrize('as_list', [False,True])
+def test_the_finder_measures_on_held_out_batches(as_list):
+    "On items whose minimum is `m` the parabola along a step from `w` has its minimum at `(w-m)/w` steps to 0"
+    learn = bowls(1000., [400.,200.])
+    batches = [b for b in DataLoader([(torch.full((1,), o),0) for o in (400.,200.)], bs=1, device='cpu', num_workers=0)]
+    f = learn.curvature_lr_find(1e-3, .1, n_steps=10, every=1, valid=batches if as_list else learn.dls.valid)
+    w,expected = 1000.,[]
+    for i,lr in enumerate(np.geomspace(1e-3, .1, 10)[:-1]):
+        m = (400. if i%2==0 else 200.) if as_list else 300.
+        expected.append((w-m)/w)
+        w -= lr*w
+    np.testing.assert_allclose(f.estimates.raw, expected[:len(f.estimates)], rtol=1e-3)
+    assert len(f.estimates)>5 and learn.model.a.item()==1000.
+
+def test_the_finder_keeps_the_ratios_of_groups():
+    class Watch(Callback):
+        order,run_valid = 0,False
+        def before_step(self): seen.append([h['lr'] for h in self.opt.hypers])
+    for lr,ratio in ((slice(1e-4,1e-2),.01), ([3e-3,1e-3],3.), (slice(1e-3),.1), (1e-2,1.), (0.,1.)):
+        seen,learn = [],bowls(1000., lr=lr, splitter=each_weight)
+        learn.add_cb(Watch())
+        f = learn.curvature_lr_find(1e-3, 10., n_steps=40, every=1)
+        a,b = np.array(seen).T
+        np.testing.assert_allclose(b, np.geomspace(1e-3, 10, 40)[:len(b)])
+        np.testing.assert_allclose(a, ratio*b)
+        assert ratio!=1 or (a==b).all()
+        assert f.informative and (ratio!=1 or .7 < f.lr < 1.1) # beyond 1 steps overshoot
+
+def test_held_out_batches_that_are_none():
+    for kw in (dict(valid=3), dict(valid=[]), dict(valid=learner().dls), dict(valid='valid')):
+        learn = learner()
+        before = state_of_model(learn)
+        for call in (learn.curvature_lr_find, partial(learn.lr_range_test, n_steps=10, show_plot=False)):
+            with pytest.raises(ValueError, match='valid='): call(**kw)
+        assert state_of_model(learn)==before and learn.opt is None
+
+def test_held_out_batches_of_another_size_and_mixed():
+    "Callbacks shape held-out batches as they shape those of training, and nothing of them stays"
+    learn = learner(partial(SGD, mom=.9), cbs=MixUp())
+    learn.loss_func = CrossEntropyLossFlat()
+    batches = list(learn.dls.valid.new(bs=7))
+    before = state_of_model(learn)
+    f = learn.curvature_lr_find(n_steps=30, valid=batches)
+    assert len(f.estimates)>5 and state_of_model(learn)==before
 
 def test_the_finder_says_why_it_found_nothing():
     f = learner().curvature_lr_find(lr_max=1e-3, n_steps=20)

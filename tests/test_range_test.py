@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 import reference as naive
 from fingerprints import fingerprint, same, twins
 from small_learners import busy_kinds as kinds, busy_learner, make_learner
-import superconv_fastai.curvature_lr # patches a method that one test calls
+import superconv_fastai.curvature_lr, superconv_fastai.fit # they patch methods that tests call
 from superconv_fastai.range_test import *
 from superconv_fastai.range_test import _despike, _noise, _reached, _segment, _how_much
 
@@ -555,6 +555,26 @@ def test_loaders_of_all_kinds():
     lm = LMDataLoader(L(tensor(range(50)), tensor(range(40))), bs=2, seq_len=3)
     assert [o[0].shape[0] for o in held_out_batches(lm, 6)]==[2,2,2]
     assert n_items(None)==0 and n_items(DataLoader([], bs=4))==0
+
+@pytest.mark.parametrize('kind', ['loader','torch loader','list','no validation set'])
+def test_given_held_out_batches(kind):
+    "The curve is that of a learner whose validation set holds these items"
+    learn,other = make_learner(n_valid=8),make_learner(n_valid=8)
+    set_seed(1)
+    x = torch.randn(16, 4)
+    items = list(zip(x, x.sum(1, keepdim=True)))
+    mine = DataLoader(items, bs=4, num_workers=0)
+    other.dls.loaders[1] = mine
+    kw = dict(lr_max=.1, n_steps=20, n_evals=10, bn_stats='running', show_plot=False) # the order of the items matters not
+    expected = other.lr_range_test(n_valid=16, **kw)
+    if kind=='no validation set': learn.dls = DataLoaders(learn.dls.train, device='cpu')
+    valid = {'torch loader':torch.utils.data.DataLoader(items, 4), 'list':list(mine)}.get(kind, mine)
+    res = learn.lr_range_test(n_valid=16, valid=valid, **kw)
+    np.testing.assert_allclose(res.scores, expected.scores, rtol=1e-4)
+    np.testing.assert_allclose(res.valid_losses, expected.valid_losses, rtol=1e-4)
+    assert res.settings['n_valid']==16 and 'no held-out' not in repr(res)
+    few = learn.lr_range_test(n_valid=8, valid=valid, **kw)
+    assert few.settings['n_valid']==8
 
 # ---- nothing is disturbed ----
 
