@@ -6,7 +6,7 @@ Docs: https://superconv.github.io/superconv_fastai/gradients.html.md"""
 
 # %% auto #0
 __all__ = ['relative_step', 'bare_model', 'run_event', 'loss_gradient', 'swapped_weights', 'on_batch', 'given_batches', 'dots',
-           'check_dtype', 'unit_lr', 'secant_row', 'probe_row']
+           'trainable', 'no_step', 'check_dtype', 'unit_lr', 'secant_row', 'probe_row']
 
 # %% ../nbs/gradients.ipynb #5abd5210
 import contextlib, math
@@ -82,6 +82,17 @@ def given_batches(valid, n):
     return held_out_batches(valid, n) or refuse('valid', valid, f'{allowed}, and it holds no batch')
 
 def dots(xs, ys): return torch.stack([torch.dot(x.flatten(), y.flatten()) for x,y in zip(xs, ys)])
+
+def trainable(opt):
+    "What the optimizer trains: its parameters that require a gradient"
+    return [p for ps in opt.param_lists for p in ps if p.requires_grad]
+
+def no_step(learn, n):
+    "Why a search for an LR ends that sees no optimizer step"
+    own = [type(cb).__name__ for cb in learn.cbs if type(cb).__module__.partition('.')[0] not in ('fastai','superconv_fastai')]
+    perhaps = f" (perhaps {' or '.join(own)})" if own else ''
+    return (f'{n} batches in a row went by without an optimizer step: a callback{perhaps} cancels them, skips their steps, or takes '
+            'them where they cannot be seen. Remove it for this call')
 
 def check_dtype(ps):
     for p in ps:

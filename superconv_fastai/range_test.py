@@ -8,26 +8,25 @@ Docs: https://superconv.github.io/superconv_fastai/range_test.html.md"""
 __all__ = ['Verdict', 'verdict', 'RangeTest']
 
 # %% ../nbs/range_test.ipynb #e5fef69f
-import math
+import math, warnings
 from dataclasses import dataclass
-from html import escape
 from textwrap import fill
 
 import numpy as np, pandas as pd
 from matplotlib import is_interactive
 from fastcore.imports import IN_NOTEBOOK
-from fastprogress.fastprogress import progress_bar
 from fastai.basics import *
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
 from .cycle import OneCycleScheduler
-from .gradients import given_batches
+from .events import *
+from .gradients import given_batches, no_step, trainable
 from .loaders import *
 from .metrics import *
 from .optim import *
 from .show import *
-from .state import undisturbed, set_watchers_aside
+from .state import no_trace, set_watchers_aside, undisturbed
 
 # %% ../nbs/range_test.ipynb #db37381b
 def _noise(y):
@@ -55,7 +54,7 @@ def _reached(y, noise):
     return max(float((total[m:]-total[:-m]).max())/m - noise/math.sqrt(m) for m in range(1, n+1))
 
 def _plateau(y, start, tol=.1):
-    "The segment of `y` that is within `tol` of its own mean, found from `start`, and that mean. The untrained score is 0"
+    "The segment of `y` within `tol` of its own mean, found from `start`, and that mean. The untrained score is 0"
     seg,level = None,start
     for _ in range(len(y)):
         new = _segment(np.maximum(y-(1-tol)*level, -3*tol*level)) # however deep a hole is, it is one evaluation
@@ -64,14 +63,14 @@ def _plateau(y, start, tol=.1):
     return *seg,level
 
 # %% ../nbs/range_test.ipynb #bcce3bbf
-@dataclass
-class Verdict:
+@dataclass(repr=False)
+class Verdict(Report):
     "What an LR range test says"
     feasible:bool # Can it super-converge? `None`: cannot tell
-    lr_max:float # Largest LR at which the score is still at its peak, and at most half the LR of a collapse, or the last one; `None` if nothing was learned
+    lr_max:float # Largest LR with the score at its peak, at most half of a collapse's or the last; `None` without one
     plateau:tuple # LRs between which the score stays at its plateau; `None` if there is none
     reason:str # Why, with its numbers
-    rerun:dict = None # What to run instead if it cannot tell: `lr_max`, `n_evals`, and how many `times_n_steps` and `times_n_valid`
+    rerun:dict = None # What to run if it cannot tell: `lr_max`, `n_evals`, how many `times_n_steps`, `times_n_valid`
 
     @property
     def lr_min(self):
@@ -84,9 +83,16 @@ class Verdict:
         "What to run instead, in words"
         def part(k, v): return f'{v:.2g} times the {k[6:]}' if k.startswith('times_') else f'{k}={v:.2g}'
         return 'Run it again with ' + ' and '.join(part(k, v) for k,v in self.rerun.items()) if self.rerun else ''
-    def __repr__(self): return f'{self.word}: {self.reason}' + (f'. {self.advice}' if self.rerun else '')
 
-def _unstable(losses):
+    def _head(self): return f'{self.word}: {self.reason}' + (f'. {self.advice}' if self.rerun else '')
+    def table(self):
+        "The answer in one row"
+        lo,hi = self.plateau or (None,None)
+        row = dict(verdict=self.word, lr_max=self.lr_max, lr_min=self.lr_min, plateau_from=lo, plateau_to=hi)
+        return pd.DataFrame([row])
+
+# %% ../nbs/range_test.ipynb #e3dd70b1
+def _stable_until(losses):
     "Index from which `losses` stay worse than the first one; their length if they do not"
     loss = np.asarray(losses, dtype=np.float64)
     scale = loss[0]-np.nanmin(loss) if np.isfinite(loss[0]) else 0
@@ -95,207 +101,377 @@ def _unstable(losses):
     end = _segment(better)[1]+1
     return end if better[end:].sum() <= -1 else len(loss)
 
-# %% ../nbs/range_test.ipynb #098bfec7
-_twice = 10/math.sqrt(2) # what a decade of LRs measures in half the steps
+# %% ../nbs/range_test.ipynb #d87a231d
+def _numbers(name, v):
+    try: return np.asarray(v, dtype=np.float64)
+    except (TypeError, ValueError): refuse(name, v, 'numbers, one for each LR')
 
 def _curve(lrs, scores, losses, lower_is_better):
     "Checked arrays without gaps, larger is better; and the LR at which the run diverged, or `None`"
-    def numbers(name, v):
-        try: return np.asarray(v, dtype=np.float64)
-        except (TypeError, ValueError): refuse(name, v, 'numbers, one for each LR')
-    x,y = numbers('lrs', lrs),numbers('scores', scores)
+    x,y = _numbers('lrs', lrs),_numbers('scores', scores)
     if x.ndim!=1: refuse('lrs', lrs, 'numbers in one dimension')
-    if x.ndim!=1 or x.shape!=y.shape: refuse('scores', f'shape {y.shape}', f'one score for each LR, and lrs has shape {x.shape}')
+    one_each = f'for each LR, and lrs has shape {x.shape}'
+    if x.shape!=y.shape: refuse('scores', f'shape {y.shape}', f'one score {one_each}')
     if not np.isfinite(x).all() or (x<0).any() or (np.diff(x)<=0).any(): refuse('lrs', lrs, 'finite, >= 0, and rising')
-    loss = None if losses is None else numbers('losses', losses)
-    if loss is not None and loss.shape!=x.shape: refuse('losses', f'shape {loss.shape}', f'one loss for each LR, and lrs has shape {x.shape}')
+    loss = None if losses is None else _numbers('losses', losses)
+    if loss is not None and loss.shape!=x.shape: refuse('losses', f'shape {loss.shape}', f'one loss {one_each}')
     ok = np.isfinite(y)
     n = int(ok.nonzero()[0].max())+1 if ok.any() else 0
     diverged = float(x[n]) if n<len(x) else None
     return x[ok],(-y if lower_is_better else y)[ok],loss if loss is None else loss[ok],diverged
 
+# %% ../nbs/range_test.ipynb #696a4fea
+_twice = 10/math.sqrt(2) # what a decade of LRs measures in half the steps
+
 def _fate(tail, level, error):
-    "What follows a plateau of this `level`: 'collapses', 'may collapse', 'falls' or 'lasts', and the share of the level that is left at worst"
+    "What follows a plateau: 'collapses', 'may collapse', 'falls' or 'lasts'; and the least share of it that is left"
     if not len(tail): return 'lasts',1.
     m = np.arange(len(tail), 0, -1)
     rest = tail[::-1].cumsum()[::-1]/m # mean from each point to the end
     def sure(part): return (rest+error/np.sqrt(m) < part*level).any()
-    return 'collapses' if sure(.5) else 'may collapse' if (rest<level/2).any() else 'falls' if sure(.9) else 'lasts', float(rest.min())/level
+    word = 'collapses' if sure(.5) else 'may collapse' if (rest<level/2).any() else 'falls' if sure(.9) else 'lasts'
+    return word, float(rest.min())/level
 
+# %% ../nbs/range_test.ipynb #0802619b
+class _Reading:
+    "A curve whose larger scores are better, and what one sees on it"
+    def __init__(self, x, y, losses, diverged, what, sign, noise, constant):
+        self.x,self.y,self.losses,self.diverged,self.what,self.sign = x,y,losses,diverged,what,sign
+        self.n,self.zero,self.constant = len(y),y[0] if len(y) else 0.,None
+        if constant is not None and len(y) and sign*constant > self.zero+.1*(y.max()-self.zero):
+            self.zero = self.constant = sign*constant # the same answer for all is no learning either
+        self.better = np.maximum(y-self.zero, 0)
+        if self.n < 4: return
+        high = self.better >= self.better.max()/2
+        learned = int(high.nonzero()[0].max())+1 # what comes after it, perhaps an explosion, is no noise
+        self.error = math.sqrt(2*math.log(self.n))*(1+5/self.n)*_noise(y[:learned] if learned >= 8 else y)
+        self.least = max(self.error, 3*noise, 1e-9*abs(self.zero))
+        self.peak = _reached(_despike(self.better), self.error)
+
+    def unknown(self, reason, lr_max=None, plateau=None, rerun_lr=None, **rerun):
+        "Cannot tell: why, and what to run instead"
+        if self.n < _twice+1: # so few evenly spaced LRs cannot show a decade
+            rerun,rerun_lr = dict(n_evals=20),self.diverged and 1.25*self.diverged
+            if self.diverged and self.n and self.x[0] > self.diverged/2: rerun['lr_min'] = 0.
+        if rerun_lr is not None: rerun = {'lr_max':float(f'{rerun_lr:.2g}'), **rerun}
+        return Verdict(None, lr_max, plateau, reason, rerun)
+
+    def too_few(self):
+        if self.diverged: return self.unknown(f'the run diverged at LR {self.diverged:.3g}, after {self.n} evaluations')
+        return self.unknown(f'{self.n} evaluations are too few to see a plateau')
+
+    def nothing_learned(self):
+        "The score does not rise above that of no learning by more than noise can explain"
+        x,n,what = self.x,self.n,self.what
+        if self.diverged:
+            why = f'the run diverged at LR {self.diverged:.3g} before {what} had changed by more than its noise'
+            return self.unknown(why, rerun_lr=1.5*self.diverged, times_n_steps=2)
+        if _reached(_despike(np.maximum(self.y[0]-self.y, 0)), self.error) > self.least:
+            why = 'the network is trained already (test a fresh one), or all LRs are too large'
+            return self.unknown(f'{what} only gets worse than before the first step: {why}', rerun_lr=x[-1]/10)
+        why = f'{what} does not change by more than noise can explain ({self.least:.2g})'
+        if self.constant is not None:
+            why = (f'{what} is no better, by more than noise can explain, than {self.sign*self.constant:.3g}, that '
+                   'of always giving the same answer (always the largest class, or the mean)')
+        if self.better[n//2:].mean() > self.error/math.sqrt(n-n//2) > 0:
+            return self.unknown(why, rerun_lr=x[-1]/3, times_n_valid=4, times_n_steps=2)
+        known = self.losses is not None and np.isfinite(self.losses).any()
+        best = int(np.nanargmin(self.losses)) if known else int(self.y.argmax())
+        if self.losses is not None and best==n-1:
+            return self.unknown(f'{why}, but the held-out loss still falls at the last LR', rerun_lr=10*x[-1])
+        if self.constant is None:
+            why = f'{why}, or too shortly: an LR that stopped the training at once, or too few steps'
+        return self.unknown(why, rerun_lr=min(3*x[min(best+1, n-1)], x[-1]/3), times_n_steps=2)
+
+# %% ../nbs/range_test.ipynb #2133c051
+def _see_plateau(curve):
+    "Where the plateau lies, how it ends, and how large an LR that allows"
+    x,better = curve.x,curve.better
+    a,b,level = _plateau(better, curve.peak)
+    lo,hi = float(x[a] or x[1]),float(x[b])
+    top = float(x[_segment(better-curve.peak*(1-1e-9))[1]]) # a score that reaches a ceiling stays there
+    fate,left = _fate(better[b+1:], level, curve.error)
+    unstable = curve.n
+    if curve.diverged: fate = 'collapses'
+    elif fate=='lasts' and curve.losses is not None:
+        unstable = _stable_until(curve.losses)
+        if unstable < curve.n: hi = max(lo, min(hi, float(x[unstable])))
+    r,end,lost = hi/lo,float(x[-1]),f'(to {100*left:.0f} % of what was learned)'
+    if fate in ('collapses','may collapse'):
+        end = float(x[b+1+_segment(level/2-better[b+1:])[0]]) if left<.5 else curve.diverged
+        then = f'diverges at {end:.3g}' if left>=.5 else f'{fate} at {end:.3g} {lost}'
+    elif fate=='falls': then = f'falls {lost}'
+    elif unstable<curve.n: then = f'from {x[unstable]:.3g} on the held-out loss is worse than untrained'
+    else: then = 'does not collapse' if r>=_twice else 'the LRs end there'
+    held = f'{curve.what} holds {curve.sign*(curve.zero+level):.3g} from LR {lo:.3g} to {hi:.3g}, a factor of {r:.2g}'
+    return SimpleNamespace(a=a, lo=lo, hi=hi, r=r, fate=fate, stable=unstable==curve.n, end=end, then=then, held=held,
+                           lr_max=min(top, hi, end/2))
+
+def _judge_plateau(curve):
+    "The verdict on a curve with a plateau"
+    x,p = curve.x,_see_plateau(curve)
+    seen = p.lr_max,(p.lo,p.hi)
+    if p.r>=10 or p.r>=_twice and p.fate=='lasts' and p.stable:
+        bound = ''
+        if p.lr_max==x[-1]/2 and 'collapse' not in p.fate:
+            bound = '. lr_max, half of the last LR, is a bound of the sweep: sweep further for a larger one'
+        return Verdict(True, *seen, f'{p.held}, and {p.then}{bound}')
+    reason = f'{p.held} where one cycle needs 10, and {p.then}'
+    before = float(x[p.a]+x[p.a-1])/2 if p.a else p.lo/2 # the plateau may have begun between two evaluations
+    slower = (10/p.r)**2
+    if p.a<=1 and x[0] > x[1]-x[0]:
+        reason += '. But it holds from the first LRs on, so it may begin below them'
+        return curve.unknown(reason, *seen, lr_min=0.)
+    if p.fate=='collapses' and p.r < _twice and p.hi/before < 10:
+        return Verdict(False, *seen, f'{reason}; a sweep that shows 10 would need about {slower:.2g} times the steps')
+    slower = min(4., max(1.5, slower))
+    if p.fate in ('collapses','falls') or not p.stable:
+        end = p.end if p.fate=='collapses' else p.hi
+        return curve.unknown(reason, *seen, rerun_lr=1.25*end, times_n_steps=slower)
+    further = 1.5 if p.fate=='may collapse' else min(4., max(1.5, _twice/p.r))
+    return curve.unknown(reason, *seen, rerun_lr=further*x[-1], times_n_steps=further)
+
+# %% ../nbs/range_test.ipynb #098bfec7
 def verdict(
-    lrs, # LRs at which the score was measured, rising linearly from (nearly) 0; the first one on the untrained network. `(n,)`
-    scores, # Held-out score at each LR, in any unit; values that are not finite at the end mean that the run diverged. `(n,)`
+    lrs, # LRs of the scores, rising linearly from (nearly) 0; the first one is of the untrained network. `(n,)`
+    scores, # Held-out score at each LR, in any unit; not finite at the end: the run diverged. `(n,)`
     losses=None, # Held-out losses, if known: extra evidence. `(n,)`
     lower_is_better:bool=False, # Are these scores errors?
     name:str='score', # What to call the score in the reason
-    noise:float=0. # Standard error of a score as an estimate of the true one, if known. In the unit of `scores`
+    noise:float=0., # Standard error of a score as an estimate of the true one, if known. In the unit of `scores`
+    constant:float=None # Score of the best answer that is the same for every item, if known: no better is not learned
 ) -> Verdict:
     "Can the network of this LR range test super-converge, and how large may the LR be?"
     lower_is_better = flag('lower_is_better', lower_is_better)
-    x,y,losses,diverged = _curve(lrs, scores, losses, lower_is_better)
-    noise = real('noise', noise, 'a finite number >= 0', lambda v: v>=0)
-    n,what = len(y),f'the {name}' + ' (lower is better)'*lower_is_better
-    def unknown(reason, lr_max=None, plateau=None, rerun_lr=None, **rerun):
-        if n < _twice+1: rerun,rerun_lr = dict(n_evals=20),None # so few evenly spaced LRs cannot show a decade
-        return Verdict(None, lr_max, plateau, reason, rerun if rerun_lr is None else {'lr_max':float(f'{rerun_lr:.2g}'), **rerun})
+    curve = _curve(lrs, scores, losses, lower_is_better)
+    noise = at_least('noise', noise)
+    if constant is not None: constant = real('constant', constant, 'None or a finite number')
+    what = f'the {name}' + ' (lower is better)'*lower_is_better
     if not np.isfinite(np.asarray(scores, dtype=np.float64)[:1]).all():
-        return Verdict(None, None, None, f'{what} of the untrained network is not finite: mend the model, the data or the metric first')
-    if n<4:
-        if diverged: return unknown(f'the run diverged at LR {diverged:.3g}, after {n} evaluations', rerun_lr=diverged)
-        return unknown(f'{n} evaluations are too few to see a plateau')
+        why = f'{what} of the untrained network is not finite: mend the model, the data or the metric first'
+        return Verdict(None, None, None, why)
+    reading = _Reading(*curve, what, -1 if lower_is_better else 1, noise, constant)
+    if reading.n < 4: return reading.too_few()
+    return reading.nothing_learned() if reading.peak <= reading.least else _judge_plateau(reading)
 
-    zero = y[0]
-    better,worse = np.maximum(y-zero, 0),np.maximum(zero-y, 0)
-    learned = int((better >= better.max()/2).nonzero()[0].max())+1 # what comes after it, perhaps an explosion, is no noise
-    error = math.sqrt(2*math.log(n))*(1+5/n)*_noise(y[:learned] if learned >= 8 else y)
-    least = max(error, 3*noise, 1e-9*abs(zero))
-    peak = _reached(_despike(better), error)
-    if peak <= least:
-        if diverged: return unknown(f'the run diverged at LR {diverged:.3g} before {what} had changed by more than its noise', rerun_lr=1.5*diverged, times_n_steps=2)
-        if _reached(_despike(worse), error) > least:
-            return unknown(f'{what} only gets worse than before the first step: the network is trained already (test a fresh one), or all LRs are too large', rerun_lr=x[-1]/10)
-        why = f'{what} does not change by more than noise can explain ({least:.2g})'
-        if better[n//2:].mean() > error/math.sqrt(n-n//2) > 0: return unknown(why, rerun_lr=x[-1]/3, times_n_valid=4, times_n_steps=2)
-        best = int(np.nanargmin(losses)) if losses is not None and np.isfinite(losses).any() else int(y.argmax())
-        if losses is not None and best==n-1: return unknown(f'{why}, but the held-out loss still falls at the last LR', rerun_lr=10*x[-1])
-        return unknown(f'{why}, or too shortly: an LR that stopped the training at once, or too few steps', rerun_lr=min(3*x[min(best+1, n-1)], x[-1]/3), times_n_steps=2)
+# %% ../nbs/range_test.ipynb #bd2594a8
+class _NoAnswer(ValueError): "The range test cannot answer, and says why"
 
-    a,b,level = _plateau(better, peak)
-    lo,hi,top = float(x[a] or x[1]),float(x[b]),float(x[_segment(better-peak*(1-1e-9))[1]]) # a score that reaches a ceiling stays there
-    fate,left = _fate(better[b+1:], level, error)
-    unstable = n
-    if diverged: fate = 'collapses'
-    elif fate=='lasts' and losses is not None:
-        unstable = _unstable(losses)
-        if unstable < n: hi = max(lo, min(hi, float(x[unstable])))
-    r,end,lost = hi/lo,float(x[-1]),f'(to {100*left:.0f} % of what was learned)'
-    if fate in ('collapses','may collapse'):
-        end = float(x[b+1+_segment(level/2-better[b+1:])[0]]) if left<.5 else diverged
-        then = f'diverges at {end:.3g}' if left>=.5 else f'{fate} at {end:.3g} {lost}'
-    elif fate=='falls': then = f'falls {lost}'
-    elif unstable<n: then = f'from {x[unstable]:.3g} on the held-out loss is worse than untrained'
-    else: then = 'does not collapse' if r>=_twice else 'the LRs end there'
-    lr_max = min(top, hi, end/2)
-    held = f'{what} holds {(zero+level)*(-1 if lower_is_better else 1):.3g} from LR {lo:.3g} to {hi:.3g}, a factor of {r:.2g}'
-    if r>=10 or r>=_twice and fate=='lasts' and unstable==n:
-        bound = '. lr_max, half of the last LR, is a bound of the sweep: sweep further for a larger one' if lr_max==x[-1]/2 and 'collapse' not in fate else ''
-        return Verdict(True, lr_max, (lo,hi), f'{held}, and {then}{bound}')
-    reason = f'{held} where one cycle needs 10, and {then}'
-    before = float(x[a]+x[a-1])/2 if a else lo/2 # the plateau may have begun between two evaluations
-    slower = (10/r)**2
-    if a<=1 and x[0] > x[1]-x[0]: return unknown(f'{reason}. But it holds from the first LRs on, so it may begin below them', lr_max, (lo,hi), lr_min=0.)
-    if fate=='collapses' and r < _twice and hi/before < 10:
-        return Verdict(False, lr_max, (lo,hi), f'{reason}; a sweep that shows 10 would need about {slower:.2g} times the steps')
-    slower = min(4., max(1.5, slower))
-    if fate in ('collapses','falls') or unstable < n: return unknown(reason, lr_max, (lo,hi), rerun_lr=1.25*(end if fate=='collapses' else hi), times_n_steps=slower)
-    further = 1.5 if fate=='may collapse' else min(4., max(1.5, _twice/r))
-    return unknown(reason, lr_max, (lo,hi), rerun_lr=further*x[-1], times_n_steps=further)
+_cancels_validation = ('a callback cancels validation, so the range test cannot measure: remove that callback for the '
+                       'test')
+
+class _HeldOut:
+    "Score and loss on the same held-out batches, as `learn.validate` measures them; nothing in the learner changes"
+    def __init__(self, batches, dl, metric, batch_stats):
+        self.batches,self.dl,self.metric,self.batch_stats = batches,dl,metric,batch_stats
+        self.loss,self.targets,self.constant = AvgLoss(),[],None
+        self.first = True
+
+    def add(self, learn):
+        "A batch was predicted"
+        for m in (self.loss, self.metric): m.accumulate(learn)
+        if self.first: self.targets.append(learn.yb)
+
+    def measure(self, learn):
+        if not self.batches: return math.nan,math.nan
+        with no_trace(learn), torch.no_grad():
+            live = [m for m in learn.model.modules() if m.training] # without those that are frozen in training
+            learn.dl,learn.n_iter = self.dl,len(self.batches)
+            try:
+                learn('before_validate')
+                if self.batch_stats: self._use_batch_statistics(live)
+                for m in (self.loss, self.metric): m.reset()
+                for i,b in enumerate(self.batches): learn.one_batch(i, b)
+            except CancelValidException: raise _NoAnswer(_cancels_validation) from None
+            learn('after_validate')
+            score,loss = self._number(self.metric.value),float(self.loss.value)
+            if self.first: self.constant = self._constant(learn)
+        self.first,self.targets = False,[]
+        return score,loss
+
+    def _use_batch_statistics(self, live):
+        for m in live:
+            if isinstance(m, nn.modules.batchnorm._BatchNorm): m.training,m.track_running_stats = True,False
+
+    def _number(self, v):
+        try: return float(v)
+        except (TypeError, ValueError, RuntimeError): pass
+        gives = f'an array of shape {tuple(v.shape)}' if hasattr(v, 'shape') else repr(v)
+        name = self.metric.name
+        raise _NoAnswer(f'metric={name!r} is not allowed: it must be one whose value is a number; this gives {gives}')
+
+    def _constant(self, learn):
+        "What the best answer scores that is the same for all items; None where nobody can say"
+        try:
+            same = _same_answer(learn.pred, torch.cat([y for y, in self.targets]), learn.loss_func)
+            if same is None: return None
+            self.metric.reset()
+            for yb in self.targets:
+                learn.yb,learn.pred = yb,same.expand(len(yb[0]), *same.shape[1:])
+                learn.loss = learn.loss_func(learn.pred, *yb)
+                with warnings.catch_warnings():
+                    warnings.simplefilter('ignore') # scikit-learn's, of classes that are never predicted
+                    self.metric.accumulate(learn)
+                    score = float(self.metric.value)
+            return score if math.isfinite(score) else None
+        except Exception: return None # several targets, or of several sizes; metrics that look at more than predictions
+
+# %% ../nbs/range_test.ipynb #ba632b10
+def _same_answer(pred, y, loss_func):
+    "The best answer to all targets `y` alike, as `pred[:1]`: log shares of the classes, or the mean; None if unknown"
+    if not torch.is_tensor(pred) or not pred.is_floating_point(): return None
+    if y.is_floating_point() or pred.ndim!=y.ndim+1:
+        mean = y.float().mean(0)
+        if mean.numel()!=pred[0].numel(): return None
+        if 'Logits' in type(loss_func).__name__: mean = mean.logit(1e-6)
+        return mean.reshape(pred[:1].shape)
+    first,last = pred.shape[2:]==y.shape[1:],pred.shape[1:-1]==y.shape[1:]
+    if not (first or last): return None
+    axis = 1 if first and not (last and getattr(loss_func, 'axis', 1)==-1) else pred.ndim-1
+    n = pred.shape[axis]
+    counts = torch.bincount(y[(y>=0) & (y<n)], minlength=n) + .5
+    shape = [1]*pred.ndim
+    shape[axis] = n
+    return (counts/counts.sum()).log().to(pred).view(shape).expand(pred[:1].shape)
 
 # %% ../nbs/range_test.ipynb #f4f21f01
-def _refuse_cancel(): raise ValueError('a callback cancels validation, so the range test cannot measure: remove that callback for the test')
+_idle_windows = 50 # so many accumulation windows in a row without an optimizer step end a test
 
-class _Sweep(Callback):
+class _Sweep(EventCallback):
     "Train with an LR that rises with each optimizer step, and evaluate on the way"
-    name,order = 'lr_finder',1000 # the name that silences trackers; after all others, when autocast is closed and the batch is done
-    __setattr__ = object.__setattr__
-    def __call__(self, event_name):
-        if event_name in _Sweep.__dict__: getattr(self, event_name)()
-
-    def __init__(self, lrs, due, batches, metric, batch_stats, stop_div, bar, valid=None):
-        self.lrs,self.due,self.batches,self.metric,self.batch_stats,self.stop_div,self.bar = lrs,due,batches,metric,batch_stats,stop_div,bar
-        self.valid = valid # the loader that the batches are from
-        self.rows,self.step_losses,self.parts,self.mean_loss,self.valid_loss = [],[],[],None,AvgLoss()
-        self.diverged,self.stepped,self.cancelled,self.skipped = None,False,False,0
+    name,order = 'lr_finder',1000 # the name that silences trackers; after all others, when the batch is done
+    def __init__(self, lrs, due, held_out, stop_div, window, bar):
+        self.lrs,self.due,self.held_out,self.stop_div,self.bar = lrs,due,held_out,stop_div,bar
+        self.patience = _idle_windows*window # batches
+        self.rows,self.step_losses,self.parts,self.mean_loss = [],[],[],None
+        self.diverged = None # LR at which training diverged
+        self.data = self.refusal = None # what is wrong with the data; why there is no answer at all
+        self.n_opt = self.seen = self.idle = self.skipped = self.n_batches = self.idle_epochs = 0
+        self.backward = self.at_rest = False # did this batch reach its gradients? Are the weights of their first size?
 
     def before_fit(self):
-        lrs = [h['lr'] for h in self.learn.opt.hypers]
+        "Find the ratios of the groups, and count what the optimizer does: a callback may step by itself"
+        opt = self.learn.opt
+        lrs = [h['lr'] for h in opt.hypers]
         self.ratios = [lr/lrs[-1] if lrs[-1] else 1. for lr in lrs]
+        self.size,step = self.weight_norm(),opt.step
+        def counted(*args, **kwargs):
+            self.n_opt += 1
+            return step(*args, **kwargs)
+        opt.step = counted
 
     def before_train(self):
         self.n_batches = 0
         if not self.rows: self.evaluate()
-
     def before_batch(self):
         if not self.learn.training: return
-        self.n_batches += 1
         lr = self.lrs[len(self.step_losses)+1]
         self.learn.opt._set_hyper('lr', [lr*r for r in self.ratios])
-
+        if lr <= self.lrs[-1]/50: self.at_rest = self.weight_norm() <= 2*self.size
+    def after_backward(self): self.backward = self.learn.training
+    def after_cancel_step(self): self.skipped += 1
     def after_cancel_batch(self):
-        if not self.learn.training: _refuse_cancel()
-    def after_cancel_step(self): self.cancelled,self.skipped = True,self.skipped+1
-    def after_step(self): self.stepped,self.cancelled = not self.cancelled,False
-
+        if not self.learn.training: raise CancelValidException()
     def after_batch(self):
-        learn = self.learn
-        if not learn.training:
-            for m in (self.valid_loss, self.metric): m.accumulate(learn)
-            return
-        self.parts.append(float(learn.to_detach(learn.loss.mean())))
-        if self.stop_div and (not math.isfinite(self.parts[-1]) or self.skipped > 50): self.diverge()
-        if not self.stepped: return
-        self.stepped,self.skipped = False,0
-        loss,self.parts = sum(self.parts)/len(self.parts),[]
-        self.mean_loss = loss if self.mean_loss is None else .9*self.mean_loss + .1*loss
-        self.step_losses.append(loss)
-        done,first = len(self.step_losses),self.step_losses[0]
-        if self.stop_div and self.mean_loss-first > 9*max(abs(first), 1): self.diverge() # at least 1: a trained network's first loss is no scale
-        if done in self.due: self.evaluate()
-        if self.bar: self.bar.update(done)
-        if done+1 == len(self.lrs): raise CancelFitException()
-
+        if self.learn.training: self.trained()
+        else: self.held_out.add(self.learn)
     def after_train(self):
-        if not self.n_batches: raise ValueError('the training set has no batches: nothing to train on')
+        if not len(self.learn.dls.train): self.refuse('the training set has no batches: nothing to train on')
         raise CancelEpochException() # no validation at the end of the epoch
+    def after_epoch(self):
+        self.idle_epochs = 0 if self.n_batches else self.idle_epochs+1
+        self.n_batches = 0
+        if self.idle_epochs > 3:
+            self.refuse('a callback cancels each epoch before its first batch: remove it for this call')
 
+    def refuse(self, why):
+        self.refusal = why
+        raise CancelFitException()
     def diverge(self):
         "End the test; what was measured stays"
-        self.diverged = self.lrs[min(len(self.step_losses)+1, len(self.lrs)-1)]
+        self.diverged = self.lr_now()
         raise CancelFitException()
+    def lr_now(self): return self.lrs[min(len(self.step_losses)+1, len(self.lrs)-1)]
+    def weight_norm(self):
+        ps = [p.detach() for p in trainable(self.learn.opt)]
+        return float(torch.stack(torch._foreach_norm(ps)).norm())
+    def trained(self): _trained(self)
+    def evaluate(self): _evaluate(self)
 
-    def evaluate(self):
-        "Loss and metric on the held-out batches, at the LR of the last step"
-        learn,done,score,loss = self.learn,len(self.step_losses),math.nan,math.nan
-        if self.batches:
-            was,flags = dict(vars(learn)),[(m, m.training, getattr(m, 'track_running_stats', None)) for m in learn.model.modules()]
-            live = {m for m,training,_ in flags if training} # not those that are frozen in training
-            try:
-                learn.dl = self.valid
-                try: learn('before_validate')
-                except CancelValidException: _refuse_cancel()
-                if self.batch_stats:
-                    for m in learn.model.modules():
-                        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m in live: m.training,m.track_running_stats = True,False
-                for m in (self.valid_loss, self.metric): m.reset()
-                learn.n_iter = len(self.batches)
-                with torch.no_grad():
-                    try:
-                        for i,b in enumerate(self.batches): learn.one_batch(i, b)
-                    except CancelValidException: _refuse_cancel()
-                learn('after_validate')
-                loss,score = float(self.valid_loss.value),float(self.metric.value)
-            finally:
-                vars(learn).clear(); vars(learn).update(was)
-                for m,training,track in flags:
-                    m.training = training
-                    if track is not None: m.track_running_stats = track
-        since = self.step_losses[self.rows[-1][0]:done] if self.rows else []
-        self.rows.append((done, self.lrs[done], score, loss, sum(since)/len(since) if since else math.nan, self.mean_loss))
-        if self.bar: self.bar.comment = f'LR {self.lrs[done]:.3g}, {self.metric.name} {score:.4g}'
+# %% ../nbs/range_test.ipynb #064b3042
+def _trained(sweep):
+    "A training batch is done. Its loss counts if it took part, and its step moves the LR"
+    learn,stepped = sweep.learn,sweep.n_opt > sweep.seen
+    took_part,sweep.seen,sweep.backward = sweep.backward or stepped,sweep.n_opt,False
+    sweep.n_batches += 1
+    sweep.idle = 0 if stepped else sweep.idle+1
+    if took_part: sweep.parts.append(float(learn.to_detach(learn.loss.mean())))
+    if sweep.stop_div and took_part and not math.isfinite(sweep.parts[-1]): _not_finite(sweep)
+    if sweep.stop_div and sweep.skipped > 50: sweep.diverge()
+    if sweep.idle > sweep.patience: sweep.refuse(no_step(learn, sweep.idle))
+    if not stepped: return
+    sweep.skipped = 0
+    loss,sweep.parts = sum(sweep.parts)/len(sweep.parts),[]
+    sweep.mean_loss = loss if sweep.mean_loss is None else .9*sweep.mean_loss + .1*loss
+    sweep.step_losses.append(loss)
+    done,first = len(sweep.step_losses),sweep.step_losses[0]
+    scale = max(abs(first), 1) # a trained network's first loss is none
+    if sweep.stop_div and sweep.mean_loss-first > 9*scale: sweep.diverge()
+    if done in sweep.due: sweep.evaluate()
+    sweep.bar(done)
+    if done+1 == len(sweep.lrs): raise CancelFitException()
+
+def _not_finite(sweep):
+    "The loss of a training batch is not finite: is it the data, or the LR?"
+    learn = sweep.learn
+    def any_bad(bs, bad): return any(bad(t).any() for t in bs if torch.is_tensor(t) and t.is_floating_point())
+    bad = any_bad(learn.xb, torch.isnan) or any_bad(learn.yb, lambda t: ~torch.isfinite(t)) # a mask may be infinite
+    bad = float(learn.to_detach(torch.tensor(float(bad), device=learn.loss.device))) # in any of the processes
+    lr = sweep.lr_now()
+    if bad: why = 'numbers in this mini-batch are not finite'
+    elif not sweep.step_losses: why = 'and no step was taken yet'
+    elif lr <= sweep.lrs[-1]/50 and sweep.at_rest: why = 'and the weights have hardly moved'
+    else: sweep.diverge()
+    sweep.data = f'the training loss is not finite at LR {lr:.3g}, {why}: look at the data'
+    raise CancelFitException()
+
+def _evaluate(sweep):
+    "Loss and metric on the held-out batches, at the LR of the last step"
+    done = len(sweep.step_losses)
+    try: score,loss = sweep.held_out.measure(sweep.learn)
+    except _NoAnswer as e: sweep.refuse(str(e))
+    since = sweep.step_losses[sweep.rows[-1][0]:done] if sweep.rows else []
+    mean = sum(since)/len(since) if since else math.nan
+    sweep.rows.append((done, sweep.lrs[done], score, loss, mean, sweep.mean_loss))
+    sweep.bar(done, f'LR {sweep.lrs[done]:.3g}, {sweep.held_out.metric.name} {score:.4g}')
 
 # %% ../nbs/range_test.ipynb #3cd00106
-class RangeTest:
+class RangeTest(Report):
     "What an LR range test measured, and its verdict"
-    def __init__(self, lrs, scores, train_losses, valid_losses, metric, lower_is_better, diverged=None, step_lrs=(), step_losses=(), settings=None, notes=(), noise=0.):
-        self.lrs,self.scores = lrs,scores # LR and held-out score of each evaluation, the first one untrained. `(n,)`
-        self.train_losses,self.valid_losses = train_losses,valid_losses # mean training loss since the previous evaluation, held-out loss. `(n,)`
-        self.metric,self.lower_is_better = metric,lower_is_better # name of the score, and its direction
-        self.diverged = diverged # LR at which training diverged, or `None`
-        self.step_lrs,self.step_losses = step_lrs,step_losses # LR and training loss of each optimizer step
-        self.settings,self.notes = settings or {},list(notes) # what was chosen; what a reader should know
+    def __init__(self,
+        lrs, # LR of each evaluation, the first one untrained. `(n,)`
+        scores, # Held-out score of each evaluation. `(n,)`
+        train_losses, # Mean training loss since the previous evaluation. `(n,)`
+        valid_losses, # Held-out loss of each evaluation. `(n,)`
+        metric:str, # Name of the score
+        lower_is_better:bool, # Is it an error?
+        diverged:float=None, # LR at which training diverged
+        step_lrs=(), # LR of each optimizer step
+        step_losses=(), # Training loss of each optimizer step
+        settings:dict=None, # What was chosen
+        notes=(), # What a reader should know
+        noise:float=0., # Standard error of a score
+        constant:float=None # Score of the best answer that is the same for all items
+    ):
+        self.lrs,self.scores,self.train_losses,self.valid_losses = lrs,scores,train_losses,valid_losses
+        self.metric,self.lower_is_better,self.diverged = metric,lower_is_better,diverged
+        self.step_lrs,self.step_losses = step_lrs,step_losses
+        self.settings,self.notes,self.constant = settings or {},list(notes),constant
         x,y,l = lrs,scores,valid_losses
-        if diverged is not None and diverged > x[-1]: x,y,l = (np.append(a, v) for a,v in ((x, diverged), (y, np.nan), (l, np.nan)))
-        self.verdict = verdict(x, y, None if np.isnan(l).all() else l, lower_is_better, metric, noise)
+        if diverged is not None and diverged > x[-1]:
+            x,y,l = (np.append(a, v) for a,v in ((x, diverged), (y, np.nan), (l, np.nan)))
+        l = None if np.isnan(l).all() else l
+        self.verdict = verdict(x, y, l, lower_is_better, metric, noise, constant)
 
     @property
     def lr_max(self): return self.verdict.lr_max
@@ -310,148 +486,218 @@ class RangeTest:
 
     def table(self):
         "One row for each evaluation"
-        return pd.DataFrame({'lr':self.lrs, self.metric:self.scores, 'valid_loss':self.valid_losses, 'train_loss':self.train_losses})
+        losses = dict(valid_loss=self.valid_losses, train_loss=self.train_losses)
+        return pd.DataFrame({'lr':self.lrs, self.metric:self.scores, **losses})
 
     @property
     def rerun(self):
         "What `lr_range_test` should be called with instead, if this one cannot tell"
         new = self.verdict.rerun or {}
-        new = {k.removeprefix('times_'):math.ceil(v*self.settings[k[6:]]) if k.startswith('times_') else v for k,v in new.items()}
+        def value(k, v): return math.ceil(v*self.settings[k[6:]]) if k.startswith('times_') else v
+        new = {k.removeprefix('times_'):value(k, v) for k,v in new.items()}
         new = {k:self.settings[k] for k in ('lr_max','lr_min','n_steps') if new} | new
         return {k:v for k,v in new.items() if k!='lr_min' or 0 < v < new['lr_max']}
 
-    def __repr__(self):
+    def _head(self):
         v,s = self.verdict,self.settings
-        how = ', '.join([f"LR {self.lrs[0]:g} to {s.get('lr_max', self.lrs[-1]):g}", *(f'{k}={v}' for k,v in s.items() if k not in ('lr_min','lr_max'))])
-        use = '' if v.lr_max is None else f': lr_max={v.lr_max:.3g}, lr_min={v.lr_min:.3g}' + (f', in {self.min_steps} steps or more' if self.min_steps else '')
-        return f"{v.word[0].upper()+v.word[1:]}{use} ({how})\n" + '. '.join(o for o in (v.reason[0].upper()+v.reason[1:], v.advice, *self.notes) if o)
-
-    def _repr_html_(self):
-        head,text = repr(self).split('\n', 1)
-        return f'<b>{escape(head)}</b><br>{escape(text)}'
+        chosen = [f'{k}={v}' for k,v in s.items() if k not in ('lr_min','lr_max')]
+        how = ', '.join([f"LR {self.lrs[0]:g} to {s.get('lr_max', self.lrs[-1]):g}", *chosen])
+        use = '' if v.lr_max is None else f': lr_max={v.lr_max:.3g}, lr_min={v.lr_min:.3g}'
+        if use and self.min_steps: use += f', in {self.min_steps} steps or more'
+        return f'{v.word[0].upper()+v.word[1:]}{use} ({how})'
+    def _text(self):
+        v = self.verdict
+        return ['. '.join(o for o in (v.reason[0].upper()+v.reason[1:], v.advice, *self.notes) if o)]
 
 # %% ../nbs/range_test.ipynb #d8485f92
-def _words(v, ax): return fill(f'{v.word[0].upper()}{v.word[1:]}: {v.reason}', int(ax.bbox.width*72/ax.figure.dpi/4.4))
+def _words(v, ax):
+    "The verdict in lines as wide as the axes"
+    return fill(f'{v.word[0].upper()}{v.word[1:]}: {v.reason}', int(ax.bbox.width*72/ax.figure.dpi/4.4))
+
+def _mark(v, ax, last):
+    "Plateau, `lr_min` and `lr_max` on an axis of LRs that ends at `last`"
+    at_foot = dict(xycoords=('data','axes fraction'), textcoords='offset points', fontsize=9)
+    if v.plateau:
+        ax.axvspan(*v.plateau, color=colors[2], alpha=.12, lw=0)
+        ax.annotate('plateau', (v.plateau[0], 0), xytext=(4,5), color=colors[2], **at_foot)
+    for name,lr,y in (('lr_min',v.lr_min,18), ('lr_max',v.lr_max,31)): # in narrow peaks they are close
+        if lr is None: continue
+        ax.axvline(lr, color=colors[1], lw=1.2, ls='--')
+        x,side = (-4,'right') if lr > .8*last else (4,'left')
+        ax.annotate(f'{name} {lr:.3g}', (lr, 0), xytext=(x, y), ha=side, color=colors[1], **at_foot)
+
+@patch
+def plot(self:Verdict,
+    ax=None # Axes to draw on; new ones when None
+):
+    "Plateau, `lr_min` and `lr_max` on an axis of LRs"
+    if ax is None: _,ax = new_axes(figsize=(6,1.8))
+    last = 1.1*max([o for o in (self.lr_max, *(self.plateau or ())) if o is not None], default=1.)
+    with figure_style():
+        ax.set(xlim=(0, last), yticks=[], xlabel='learning rate')
+        _mark(self, ax, last)
+        ax.set_title(_words(self, ax), fontsize=9, loc='left')
+    return ax
+
+# %% ../nbs/range_test.ipynb #1c85a865
+def _plot_losses(test, ax):
+    "Losses on a log axis where all are positive, else on a linear one"
+    lines = [('held-out', test.valid_losses, colors[0]), ('training', test.train_losses, colors[4])]
+    lines = [(name, test.lrs[np.isfinite(y)], y[np.isfinite(y)], c) for name,y,c in lines if np.isfinite(y).any()]
+    if all((y>0).all() for _,_,y,_ in lines): ax.set_yscale('log')
+    for i,(name,x,y,c) in enumerate(sorted(lines, key=lambda l: l[2][-1])):
+        ax.plot(x, y, color=c)
+        at = dict(xytext=(4,-5+10*i), textcoords='offset points', va='center', fontsize=9)
+        ax.annotate(name, (x[-1], y[-1]), color=c, **at)
+    ax.set(xlabel='learning rate', ylabel='loss')
 
 @patch
 def plot(self:RangeTest,
     ax=None # Draw the score here, and leave the losses out; a figure with both when None
 ):
     "The score over the LR, with plateau and verdict; below it the losses. Returns the axes"
-    v = self.verdict
     if ax is None: _,(ax,below) = new_axes(2, 1, figsize=(7,5.4), sharex=True, height_ratios=(3,2))
     else: below = None
     with figure_style():
         ax.plot(self.lrs, self.scores, color=colors[0], marker='o', ms=3)
         ax.set_ylabel(self.metric)
-        if v.plateau:
-            ax.axvspan(*v.plateau, color=colors[2], alpha=.12, lw=0)
-            ax.annotate('plateau', (v.plateau[0], 0), xycoords=('data','axes fraction'), xytext=(4,5), textcoords='offset points', color=colors[2], fontsize=9)
-        for name,lr,y in (('lr_min',self.lr_min,18), ('lr_max',self.lr_max,31)): # in narrow peaks they are close
-            if lr is None: continue
-            ax.axvline(lr, color=colors[1], lw=1.2, ls='--')
-            right = lr > .8*self.lrs[-1]
-            ax.annotate(f'{name} {lr:.3g}', (lr, 0), xycoords=('data','axes fraction'), xytext=(-4 if right else 4, y), textcoords='offset points',
-                        ha='right' if right else 'left', color=colors[1], fontsize=9)
+        _mark(self.verdict, ax, self.lrs[-1])
+        if self.constant is not None:
+            ax.axhline(self.constant, color=grey, lw=1, ls=':')
+            ax.annotate('always the same answer', (1, self.constant), xycoords=('axes fraction','data'), xytext=(-2,3),
+                        textcoords='offset points', ha='right', color=grey, fontsize=9)
         if self.diverged is not None:
             ax.axvline(self.diverged, color=colors[3], lw=1.2)
-            ax.annotate('diverged', (self.diverged, .5), xycoords=('data','axes fraction'), xytext=(-4,0), textcoords='offset points', ha='right', color=colors[3], fontsize=9)
-        ax.set_title(_words(v, ax), fontsize=9, loc='left')
-        if below is None: ax.set_xlabel('learning rate'); return ax
-        losses = [(y[ok], self.lrs[ok], name, c) for y,name,c in ((self.valid_losses,'held-out',colors[0]), (self.train_losses,'training',colors[4]))
-                  for ok in [np.isfinite(y) & (y>0)] if ok.any()]
-        for i,(y,x,name,c) in enumerate(sorted(losses, key=lambda l: l[0][-1])):
-            below.plot(x, y, color=c)
-            below.annotate(name, (x[-1], y[-1]), xytext=(4,-5+10*i), textcoords='offset points', va='center', color=c, fontsize=9)
-            below.set_yscale('log')
-        below.set(xlabel='learning rate', ylabel='loss')
-    return ax,below
+            ax.annotate('diverged', (self.diverged, .5), xycoords=('data','axes fraction'), xytext=(-4,0),
+                        textcoords='offset points', ha='right', color=colors[3], fontsize=9)
+        ax.set_title(_words(self.verdict, ax), fontsize=9, loc='left')
+        if below is None: ax.set_xlabel('learning rate')
+        else: _plot_losses(self, below)
+    return ax if below is None else (ax,below)
+
+# %% ../nbs/range_test.ipynb #39486b2b
+def _lr_range(learn, lr_min, lr_max):
+    "Both ends, checked; the last LR suits the optimizer when it is not given"
+    opt = next_optimizer(learn)[0] if any(p.requires_grad for p in learn.model.parameters()) else None
+    if opt is None or not trainable(opt):
+        raise ValueError('the model has no trainable parameter: unfreeze what the test should train')
+    lr_min = at_least('lr_min', lr_min)
+    if lr_max is None: lr_max = _adaptive_end if is_adaptive(opt) else 3.
+    return lr_min, real('lr_max', lr_max, f'a finite number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
+
+def _batches(learn, valid, given, n_valid, bn_stats):
+    "The held-out batches to measure on"
+    bs = getattr(valid, 'bs', None) or getattr(valid, 'batch_size', None)
+    if bs and n_valid>bs and hasattr(learn.model, 'reset'): n_valid -= n_valid%bs # what it remembers is of one size
+    batches = given_batches(valid, n_valid) if given else held_out_batches(valid, n_valid) if n_items(valid) else []
+    if bn_stats!='batch' or not batches: return batches
+    if len(batches)>1 and 2*items_in(batches[-1]) < items_in(batches[0]): batches.pop() # few items have poor statistics
+    normed = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules())
+    if normed and items_in(batches[0])==1:
+        refuse('n_valid', 1, "at least 2 in a batch: one item has no batch statistics. Or bn_stats='running'")
+    return batches
 
 # %% ../nbs/range_test.ipynb #abfb1847
 def _how_much(n_steps, n_evals, n_valid, items, available):
-    "Evaluations, and items in each, that cost no more forward passes than a third of the training. `items` in an optimizer step"
+    "Evaluations, and items in each, for at most as many forward passes as a third of the training. `items` in a step"
     budget,available = n_steps*items,max(available, 1)
     if n_evals is None: n_evals = min(n_steps, max(20, min(60, budget//min(available, n_valid or 400))))
-    if n_valid is None: n_valid = min(2000, max(1, budget//n_evals)) # they stay in memory, and more than 2,000 add little
+    if n_valid is None: n_valid = min(2000, max(1, budget//n_evals)) # they stay in memory; more add little
     return int(n_evals), int(min(n_valid, available))
 
 # %% ../nbs/range_test.ipynb #36c5e07e
-_watch = Recorder.order # callbacks from here on only watch or steer
+_adaptive_end = .1 # LR at the end of the sweep for optimizers that divide by the size of the gradient
 
 @patch
 def lr_range_test(self:Learner,
-    lr_max:float=3., # LR at the last step. 3 is the papers' choice for SGD and residual networks; 0.01 to 0.1 suits Adam
+    lr_max:float=None, # LR at the last step; 3 for SGD (the papers' choice) and 0.1 for adaptive optimizers when None
     lr_min:float=0., # LR before the first step
     n_steps:int=None, # Optimizer steps; at least an epoch and at least 200 when None
-    n_evals:int=None, # Evaluations on the way, beside the one before the first step; chosen for a third of the training compute when None
+    n_evals:int=None, # Evaluations beside the untrained one; chosen for a third of the training compute when None
     n_valid:int=None, # Held-out items in each evaluation; chosen likewise when None
-    metric=None, # Name of one of the learner's metrics, 'loss', or a metric; accuracy, else the first metric, else the loss when None
+    metric=None, # A metric, the name of one of the learner's, or 'loss'; accuracy, the first one or the loss when None
     mom:float=None, # Momentum in the test; as the optimizer has it when None
     wd:float=None, # Weight decay in the test; as the learner has it when None
-    bn_stats:str='batch', # Evaluate BatchNorm with 'running' statistics, as `validate` does, or with those of the 'batch'
+    bn_stats:str='batch', # BatchNorm's statistics in evaluations: of the 'batch', or 'running' as in `validate`
     stop_div:bool=True, # End the test when the loss diverges?
     show_plot:bool=True, # Draw the result?
     lower_is_better:bool=None, # Is the metric an error? Read from its name when None
     state_file=None, # Keep the state of the learner in this file during the test; in memory when None
     valid=None # Held-out batches, or a loader of them, to measure on; those of the learner when None
 ) -> RangeTest: # The curve and the verdict
-    "The LR range test of arXiv 1708.07120, section 3: train while the LR rises linearly, measure on held-out data. Leaves the learner as it was"
-    lr_min = real('lr_min', lr_min, 'a finite number >= 0', lambda v: v>=0)
-    lr_max = real('lr_max', lr_max, f'a finite number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
-    for k,v in dict(n_steps=n_steps, n_evals=n_evals, n_valid=n_valid).items():
-        if v is not None: integer(k, v, 'None or an integer >= 1', lambda v: v>=1)
-    if mom is not None: mom = real('mom', mom, 'None or a number in [0, 1)', lambda v: 0<=v<1)
-    if wd is not None: wd = real('wd', wd, 'None or a finite number >= 0', lambda v: v>=0)
+    """Train while the LR rises linearly, measure on held-out data (arXiv 1708.07120, section 3), put everything back.
+
+    Parameter groups keep the ratios of their LRs in `learn.lr`: the LR that rises and is found is the last group's."""
+    for k,v in dict(n_steps=n_steps, n_evals=n_evals, n_valid=n_valid).items(): count(k, v, none=True)
     choice('bn_stats', bn_stats, ('running','batch'))
+    hypers = dict(mom=share('mom', mom, none=True), wd=at_least('wd', wd, none=True))
     stop_div = flag('stop_div', stop_div)
     if lower_is_better is not None: lower_is_better = flag('lower_is_better', lower_is_better)
     if state_file is not None: state_file = new_file('state_file', state_file)
     metric,name,error = scoring_metric(self, metric)
     if lower_is_better is not None: error = lower_is_better
+    lr_min,lr_max = _lr_range(self, lr_min, lr_max)
+    n_steps,n_evals,n_valid,window,loader = _sizes(self, n_steps, n_evals, n_valid, valid)
+    lrs = lr_min + (lr_max-lr_min)*np.arange(n_steps+1)/n_steps
+    due = set(np.linspace(0, n_steps, n_evals+1).round().astype(int).tolist())
+    with undisturbed(self, state_file), progress(n_steps, hasattr(self, 'progress')) as bar:
+        batches = _batches(self, loader, valid is not None, n_valid, bn_stats)
+        held_out = _HeldOut(batches, loader, metric, bn_stats=='batch')
+        sweep = _Sweep(lrs, due, held_out, stop_div, window, bar)
+        adaptive = _run_sweep(self, sweep, **hypers)
+    settings = dict(lr_max=lr_max, lr_min=lr_min, metric=name, n_steps=n_steps, n_evals=n_evals,
+                    n_valid=sum(map(items_in, batches)), bn_stats=bn_stats)
+    res = _result(sweep, settings, error, adaptive)
+    if show_plot and (IN_NOTEBOOK or is_interactive()) and not rank_distrib(): res.plot()
+    return res
 
-    train,n_acc = self.dls.train,getattr(first(self.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
+# %% ../nbs/range_test.ipynb #3e01a955
+def _sizes(learn, n_steps, n_evals, n_valid, valid):
+    "Steps, evaluations, items in each, batches in an accumulation window, and the loader to measure on"
+    train,n_acc = learn.dls.train,getattr(first(learn.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
     if n_steps is None: n_steps = max(200, len(plan_steps(train, 1, n_acc or None)))
     else: batch_sizes(train) # refuses a loader without a length
     if n_evals is not None and n_evals > n_steps: refuse('n_evals', n_evals, f'at most n_steps, and n_steps={n_steps}')
-    given = valid is not None
-    if not given: valid = self.dls.loaders[1] if len(self.dls.loaders)>1 else None
-    n_evals,n_valid = _how_much(n_steps, n_evals, n_valid, max(getattr(train, 'bs', None) or getattr(train, 'batch_size', None) or 1, n_acc), n_items(valid))
-    lrs = lr_min + (lr_max-lr_min)*np.arange(n_steps+1)/n_steps
-    due = set(np.linspace(0, n_steps, n_evals+1).round().astype(int).tolist())
-    with undisturbed(self, state_file):
-        batches = given_batches(valid, n_valid) if given else held_out_batches(valid, n_valid) if n_items(valid) else []
-        if bn_stats=='batch' and len(batches)>1 and 2*find_bs(batches[-1]) < find_bs(batches[0]): batches.pop() # few items have poor statistics
-        if bn_stats=='batch' and batches and find_bs(batches[0])==1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules()):
-            refuse('n_valid', 1, "at least 2 in a batch: one item has no batch statistics. Or bn_stats='running'")
-        bar = progress_bar(range(n_steps), leave=False) if hasattr(self, 'progress') and not rank_distrib() else None
-        sweep = _Sweep(lrs, due, batches, metric, bn_stats=='batch', stop_div, bar, valid)
-        self.cbs = L(cb for cb in self.cbs if cb.order < _watch and not isinstance(cb, (TerminateOnNaNCallback, OneCycleScheduler)))
-        self.logger,self.create_mbar = noop,False
-        if self.opt is None: self.create_opt()
-        if mom is not None:
-            if not all(h.get('mom') for h in self.opt.hypers): refuse('mom', mom, 'None: this optimizer trains without momentum, and it is not switched on')
-            self.opt.set_hypers(mom=mom)
-        adaptive = is_adaptive(self.opt)
-        warn_adaptive(self.opt, lr_max, '. For the test give it an lr_max from 0.01 to 0.1')
-        if bar: bar.update(0)
-        try: self.fit(1_000_000, wd=wd, cbs=sweep)
-        finally:
-            if bar: bar.on_iter_end()
+    if valid is None and len(learn.dls.loaders)>1: valid = learn.dls.loaders[1]
+    bs = getattr(train, 'bs', None) or getattr(train, 'batch_size', None) or 1
+    n_evals,n_valid = _how_much(n_steps, n_evals, n_valid, max(bs, n_acc), n_items(valid))
+    return n_steps, n_evals, n_valid, -(-max(n_acc, 1)//bs), valid
 
-    done,scores,valid_losses,train_losses,smooth = (np.array([r[i] for r in sweep.rows], dtype=np.float64) for i in (0,2,3,4,5))
-    done = done.astype(int)
-    if not len(done): raise ValueError('a callback ended the fit before its first batch, so there is nothing to measure')
-    notes,taken = [],len(sweep.step_losses)
-    if taken < n_steps and sweep.diverged is None: notes.append(f'A callback ended the test after {taken} of {n_steps} steps')
-    if adaptive: notes.append('This optimizer divides its steps by the size of the gradient (Adam-like): the rule was checked with SGD only, and the papers did not see super-convergence with Adam')
-    if not batches:
+def _run_sweep(learn, sweep, mom, wd):
+    "The training of the test. Is its optimizer adaptive?"
+    set_watchers_aside(learn, TerminateOnNaNCallback, OneCycleScheduler)
+    if learn.opt is None: learn.create_opt()
+    if mom is not None:
+        if not all(h.get('mom') for h in learn.opt.hypers):
+            refuse('mom', mom, 'None: this optimizer trains without momentum, and it is not switched on')
+        learn.opt.set_hypers(mom=mom)
+    warn_adaptive(learn.opt, sweep.lrs[-1], '. For the test give it an lr_max from 0.01 to 0.1')
+    learn.fit(1_000_000, wd=wd, cbs=sweep)
+    if sweep.refusal: raise ValueError(sweep.refusal)
+    if not sweep.rows:
+        raise ValueError('a callback ended the fit before its first batch, so there is nothing to measure')
+    return is_adaptive(learn.opt)
+
+def _result(sweep, settings, error, adaptive):
+    "What the sweep measured, with notes on what a reader should know"
+    columns = zip(*sweep.rows)
+    done,_,scores,valid_losses,train_losses,smooth = (np.array(o, dtype=np.float64) for o in columns)
+    done,notes,taken,name = done.astype(int),[],len(sweep.step_losses),settings['metric']
+    if taken < settings['n_steps'] and sweep.diverged is None and not sweep.data:
+        notes.append(f"A callback ended the test after {taken} of {settings['n_steps']} steps")
+    if adaptive: notes.append(_of_adaptive)
+    if not sweep.held_out.batches:
         notes.append('There is no held-out data: this is the smoothed training loss')
         name,error,scores = 'training loss',True,smooth
         if sweep.step_losses: scores[0] = sweep.step_losses[0]
-    items = sum(find_bs(b) for b in batches)
-    p = scores[0]
-    luck = math.sqrt(p*(1-p)/items) if items and ('accuracy' in name or 'error_rate' in name) and 0<=p<=1 else 0. # how far chance alone takes a score
-    res = RangeTest(lrs[done], scores, train_losses, valid_losses, name, error, sweep.diverged, lrs[1:len(sweep.step_losses)+1], np.array(sweep.step_losses),
-                    dict(lr_max=lr_max, lr_min=lr_min, metric=name, n_steps=n_steps, n_evals=n_evals, n_valid=items, bn_stats=bn_stats), notes, luck)
-    if show_plot and (IN_NOTEBOOK or is_interactive()) and not rank_distrib(): res.plot()
+    p,items = scores[0],settings['n_valid']
+    a_share = ('accuracy' in name or 'error_rate' in name) and 0<=p<=1
+    luck = math.sqrt(p*(1-p)/items) if items and a_share else 0. # how far chance alone takes a score
+    step_lrs = sweep.lrs[1:taken+1]
+    res = RangeTest(sweep.lrs[done], scores, train_losses, valid_losses, name, error, sweep.diverged, step_lrs,
+                    np.array(sweep.step_losses), dict(settings, metric=name), notes, luck, sweep.held_out.constant)
+    if sweep.data and math.isfinite(p): res.verdict = Verdict(None, None, None, sweep.data)
     return res
+
+_of_adaptive = ('This optimizer divides its steps by the size of the gradient (Adam-like): the rule was checked with '
+                'SGD only, and the papers did not see super-convergence with Adam')

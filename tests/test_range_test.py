@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
+from fastai.callback.rnn import ModelResetter
+from fastai.losses import BCEWithLogitsLossFlat
+from fastai.metrics import *
 from hypothesis import example, given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -437,16 +440,16 @@ wrapped = {k:partial(OptimWrapper, opt=partial(getattr(torch.optim, k), **kw)) f
 
 @pytest.mark.parametrize('opt', [Adam, ranger, RMSProp, Lamb, wrapped['AdamW'], wrapped['RMSprop']], ids='Adam ranger RMSProp Lamb torch-AdamW torch-RMSprop'.split())
 def test_optimizers_that_divide_by_the_size_of_the_gradient(opt):
-    "A warning before the first step of a sweep that is for SGD, and a note on every result"
+    "A range of their own by default, a warning before the first step of a sweep that is for SGD, and a note on every result"
     learn,kw = make_learner(opt),dict(n_steps=8, n_evals=4, show_plot=False)
     class Boom(Callback):
         def before_batch(self): raise RuntimeError('boom')
     with pytest.warns(UserWarning, match='lr_max=3 is for SGD.*give it an lr_max from 0.01 to 0.1'), pytest.raises(RuntimeError):
-        with learn.added_cbs(Boom()): learn.lr_range_test(**kw)
+        with learn.added_cbs(Boom()): learn.lr_range_test(3., **kw)
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
-        res = learn.lr_range_test(.1, **kw)
-    assert 'checked with SGD only' in repr(res) and 'not see super-convergence with Adam' in res._repr_html_() and learn.opt is None
+        res = learn.lr_range_test(**kw)
+    assert res.settings['lr_max']==.1 and 'Adam-like' in repr(res) and 'Adam-like' in res._repr_html_() and learn.opt is None
 
 @pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), wrapped['SGD'], wrapped['ASGD'], partial(OptimWrapper, opt=torch.optim.SGD)], ids='SGD momentum torch-Nesterov torch-ASGD torch-SGD'.split())
 def test_nothing_is_said_of_sgd(opt):
@@ -575,6 +578,235 @@ def test_given_held_out_batches(kind):
     assert res.settings['n_valid']==16 and 'no held-out' not in repr(res)
     few = learn.lr_range_test(n_valid=8, valid=valid, **kw)
     assert few.settings['n_valid']==8
+
+# ---- what people ran into ----
+
+def digit_learner(data=None, n=10, loss_func=None, model=None, cbs=None, seed=0, **kwargs):
+    "A small net on scikit-learn's digits"
+    from superconv_fastai.data import digits, tensor_dls
+    set_seed(seed)
+    if model is None: model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, n))
+    train,valid = data or (digits('train'), digits('tune'))
+    dls = tensor_dls(train, valid, 64, 'cpu')
+    return Learner(dls, model, loss_func or CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.9), cbs=cbs, **kwargs)
+
+def ink(scale=1.):
+    "A regression target: how much ink is in a digit"
+    from superconv_fastai.data import digits
+    return [(x, scale*x.flatten(1).sum(1, keepdim=True)) for x,_ in (digits('train'), digits('tune'))]
+
+quick = dict(n_steps=60, n_evals=20, n_valid=128, show_plot=False)
+
+@pytest.mark.parametrize('make,lr', [(lambda: digit_learner(ink(), 1, MSELossFlat()), None), (lambda: digit_learner(ink(10.), 1, MSELossFlat()), None),
+                                     (digit_learner, 100.), (digit_learner, 1e6)], ids=['regression','larger targets','LR 100','LR 1e6'])
+def test_advice_makes_progress(make, lr):
+    "It goes towards the LR at which the last test diverged, until a test sees something"
+    kw,seen = dict(lr_max=lr),[]
+    for _ in range(8):
+        res = make().lr_range_test(**{**kw, 'show_plot':False})
+        kw = res.rerun
+        if res.lr_max is not None: break
+        assert kw not in seen and (res.diverged is None or kw['lr_max'] <= 2*res.diverged)
+        seen.append(kw)
+    assert res.lr_max is not None
+
+def test_advice_after_an_early_divergence():
+    x = np.linspace(0, 3, 61)
+    assert verdict(x, np.r_[.1,.1,np.full(59, np.nan)]).rerun==dict(lr_max=.12, n_evals=20)
+    assert verdict(x[:6], np.r_[np.full(5, .1),np.nan]).rerun==dict(lr_max=.31, n_evals=20)
+    x = np.linspace(1, 3, 61) # the sweep began where it diverges
+    assert verdict(x, np.r_[.1,.1,np.full(59, np.nan)]).rerun==dict(lr_max=1.3, n_evals=20, lr_min=0.)
+
+class OwnSteps(Callback):
+    run_valid = False
+    def after_loss(self):
+        self.learn.loss_grad.backward()
+        self.opt.step()
+        self.opt.zero_grad()
+        raise CancelBatchException()
+
+class Stops(Callback):
+    def __init__(self, event, error): self.event,self.error = event,error
+    def __call__(self, event):
+        if event==self.event and (self.learn.training or event in ('before_epoch','before_train')): raise self.error()
+
+def test_a_callback_that_steps_by_itself_is_measured():
+    "As the same steps by fastai's own loop"
+    res,own = (digit_learner(cbs=cbs).lr_range_test(**quick) for cbs in (None,OwnSteps()))
+    assert np.allclose(res.scores, own.scores) and np.allclose(res.step_losses, own.step_losses) and len(own.step_losses)==60
+
+@pytest.mark.parametrize('stop_div', [True,False])
+@pytest.mark.parametrize('event,error', [('after_loss',CancelBatchException), ('before_batch',CancelBatchException), ('before_step',CancelStepException),
+    ('before_step',CancelBatchException), ('before_epoch',CancelEpochException), ('before_train',CancelTrainException), ('after_pred',CancelTrainException)])
+def test_no_test_is_endless(event, error, stop_div):
+    learn = digit_learner(cbs=Stops(event, error))
+    before = fingerprint(learn)
+    if (event,stop_div)==('before_step',True) and error is CancelStepException:
+        assert learn.lr_range_test(**quick).diverged # as a gradient scaler that never finds its scale
+    else:
+        with pytest.raises(ValueError, match='optimizer step.*perhaps Stops|cancels each epoch'): learn.lr_range_test(**quick, stop_div=stop_div)
+    same(before, fingerprint(learn))
+
+def rare(share_, n=600):
+    "Two classes, one of them rare"
+    from superconv_fastai.data import digits
+    def pick(split, n):
+        x,y = digits(split)
+        few = torch.where(y==8)[0][:max(1, int(share_*n))]
+        many = torch.where(y!=8)[0][:n-len(few)]
+        i = torch.cat([few,many])
+        return x[i],(y[i]==8).long()
+    return pick('train', n),pick('tune', 250)
+
+def deep(): return nn.Sequential(nn.Flatten(), *[o for _ in range(3) for o in (nn.Linear(64, 64), nn.ReLU())], nn.Linear(64, 2))
+
+@pytest.mark.parametrize('metric,value', [(accuracy,.96), (error_rate,.04), (BalancedAccuracy(),.5), (F1Score(),0.), ('loss',None)], ids=str)
+def test_the_share_of_the_larger_class_is_no_learning(metric, value):
+    "What always answering the largest class scores, by each metric; a network that does no better is no reason for a yes"
+    for seed in range(2):
+        res = digit_learner(rare(.04), model=deep(), seed=seed).lr_range_test(metric=metric, **{**quick, 'n_valid':250})
+        if value is None: value = -(.04*math.log(.04)+.96*math.log(.96))
+        assert res.constant==pytest.approx(value, abs=1e-3)
+        if np.nanmax(res.scores*(-1 if res.lower_is_better else 1)) <= value: assert res.verdict.feasible is None
+
+def test_a_verdict_above_the_constant_answer():
+    x = np.linspace(0, 3, 61)
+    y = np.where(x==0, .1, .96)
+    assert verdict(x, y).feasible is True and verdict(x, y, constant=.5).feasible is True
+    v = verdict(x, y, constant=.96)
+    assert v.feasible is None and v.lr_max is None and 'largest class' in v.reason and v.rerun
+    assert verdict(x, 1-y, lower_is_better=True, constant=.04).feasible is None
+    rising = np.where(x==0, .1, .96+.03*(1-np.exp(-x/.05))) # better than the larger class from .05 on, at its best to the end
+    assert verdict(x, rising).plateau[0] < verdict(x, rising, constant=.96).plateau[0]
+    with pytest.raises(ValueError, match='constant='): verdict(x, y, constant='much')
+
+def test_the_constant_answer_of_other_targets():
+    "The mean of a regression, the share of each label, the commonest class of a pixel; none of two targets"
+    (x,y),(xv,yv) = ink()
+    res = digit_learner(((x,y),(xv,yv)), 1, MSELossFlat()).lr_range_test(.01, n_valid=len(yv), n_steps=20, n_evals=5, show_plot=False)
+    assert res.constant==pytest.approx(yv.var(correction=0).item(), rel=1e-3)
+    many = [(x, (x.flatten(1)>1).float()) for x in (x,xv)]
+    res = digit_learner(many, 64, BCEWithLogitsLossFlat(), metrics=accuracy_multi).lr_range_test(.1, **{**quick, 'n_valid':297})
+    p = many[1][1].mean(0)
+    assert res.constant==pytest.approx(torch.maximum(p, 1-p).mean().item(), abs=1e-3)
+    pixels = [(x, (x[:,0]>0).long()) for x in (x,xv)]
+    res = digit_learner(pixels, model=nn.Conv2d(1, 2, 3, padding=1), loss_func=CrossEntropyLossFlat(axis=1), metrics=foreground_acc).lr_range_test(.1, **quick)
+    assert res.constant in (0.,1.) # of the foreground alone
+
+class Odd(Metric):
+    def __init__(self, v): self.v = v
+    def reset(self): pass
+    def accumulate(self, learn): pass
+    @property
+    def value(self): return self.v
+
+@pytest.mark.parametrize('metric,gives', [(F1Score(average=None), r'f1_score.*array of shape \(10,\)'), (Odd({'a':1}), "odd.*{'a': 1}"), (Odd(None), 'odd.*None')],
+                         ids=['per class','dict','none'])
+def test_a_metric_that_is_no_number(metric, gives):
+    learn = digit_learner(metrics=metric)
+    before = fingerprint(learn)
+    with pytest.raises(ValueError, match=gives): learn.lr_range_test(**quick)
+    same(before, fingerprint(learn))
+    assert learn.lr_range_test(**quick, metric='loss').metric=='loss' # where it does not decide it is ignored
+
+class SkipsBadBatches(Callback):
+    run_valid = False
+    def __init__(self, event): self.event = event
+    def __call__(self, event):
+        if event==self.event and self.learn.training and not torch.isfinite(self.learn.yb[0]).all(): raise CancelBatchException()
+
+def with_gaps():
+    (x,y),valid = ink(.01)
+    y[::250] = math.nan
+    return (x,y),valid
+
+@pytest.mark.parametrize('event', ['before_batch','after_pred','after_loss','before_backward'])
+def test_the_loss_of_a_skipped_batch_does_not_count(event):
+    res = digit_learner(with_gaps(), 1, MSELossFlat(), cbs=SkipsBadBatches(event)).lr_range_test(.01, **quick)
+    assert res.diverged is None and np.isfinite(res.step_losses).all() and len(res.step_losses)==60
+
+def test_bad_data_is_no_divergence():
+    def negative(p, y): return (p.clamp(min=0)+1).log().sub((y-.5).log()).square().mean() # the log of a negative number
+    (x,y),valid = with_gaps()
+    for data,loss in ((((x,y),valid), MSELossFlat()), (((x, torch.where(y.isnan(), -5., 2.)), (valid[0], 2+0*valid[1])), negative)):
+        res = digit_learner(data, 1, loss).lr_range_test(3., n_steps=600, n_evals=20, n_valid=128, show_plot=False)
+        assert res.diverged is None and res.verdict.feasible is None and 'look at the data' in repr(res) and res.rerun=={}
+    x[::100] = math.nan
+    assert 'look at the data' in repr(digit_learner(((x, torch.ones(len(x), 1)), valid), 1, MSELossFlat()).lr_range_test(**quick))
+    assert digit_learner().lr_range_test(1e12, **quick).diverged # and a divergence is one
+
+class Reads(nn.Module):
+    "A network whose inputs are lists of strings"
+    def __init__(self): super().__init__(); self.net = nn.Linear(64, 10)
+    def forward(self, x): return self.net(torch.tensor([[float(v) for v in o.split()] for o in x]))
+
+@pytest.mark.parametrize('as_input', ['strings','a dict of strings'])
+def test_items_are_counted_by_their_targets(as_input):
+    from superconv_fastai.data import digits
+    def text(o): return [' '.join(f'{v:.1f}' for v in i.flatten().tolist()) for i in o]
+    def made(o): return o if as_input=='strings' else dict(text=o)
+    dsets = [[(made(t), c) for t,c in zip(text(x[:96]), y[:96])] for x,y in (digits('train'), digits('tune'))]
+    class Texts(Reads):
+        def forward(self, x): return super().forward(x if as_input=='strings' else x['text'])
+    dls = DataLoaders(*(DataLoader(d, bs=32, num_workers=0) for d in dsets), device='cpu')
+    learn = Learner(dls, Texts(), nn.CrossEntropyLoss(), opt_func=SGD, metrics=accuracy)
+    res = learn.lr_range_test(.1, n_steps=12, n_evals=4, n_valid=64, show_plot=False)
+    assert res.settings['n_valid']==64
+
+class Remembers(nn.Module):
+    "Keeps a hidden state, a counter and a cache from batch to batch"
+    def __init__(self):
+        super().__init__()
+        self.rnn,self.out,self.h,self.calls,self.cache = nn.GRU(8, 16, batch_first=True),nn.Linear(16, 10),None,0,{}
+    def reset(self): self.h = None
+    def forward(self, x):
+        o,h = self.rnn(x[:,0], self.h)
+        self.h,self.calls,self.cache['last'] = h.detach(),self.calls+1,len(x)
+        return self.out(o[:,-1])
+
+class Counts(Callback):
+    def __init__(self): self.n,self.sizes = 0,[]
+    def before_batch(self): self.n,self.sizes = self.n+1,self.sizes+[len(self.xb[0])]
+
+@pytest.mark.parametrize('bs', [64,32,128])
+def test_an_evaluation_keeps_state_apart(bs):
+    "Training goes on from the state that it left; what callbacks count is of training alone"
+    from superconv_fastai.data import digits, tensor_dls
+    (x,y),(xv,yv) = digits('train'),digits('tune')
+    states = []
+    class Watch(Callback):
+        order,run_valid = 5,False
+        def before_batch(self): states.append((self.learn.model.calls, self.learn.model.cache.get('last'), self.learn.counts.n))
+    def make(*cbs):
+        set_seed(0)
+        dls = DataLoaders(tensor_dls((x[:640],y[:640]), (x[:64],y[:64]), 64, 'cpu').train, DataLoader(list(zip(xv[:256],yv[:256])), bs=bs, num_workers=0), device='cpu')
+        return Learner(dls, Remembers(), CrossEntropyLossFlat(), opt_func=SGD, cbs=[ModelResetter(),Counts(),*cbs])
+    learn = make(Watch())
+    learn.counts # by its name
+    res = learn.lr_range_test(.1, n_steps=12, n_evals=6, show_plot=False)
+    assert states==[(i, 64 if i else None, i+1) for i in range(12)] and np.isfinite(res.scores).all()
+    never = make().lr_range_test(.1, n_steps=12, n_evals=1, show_plot=False)
+    assert np.allclose(res.step_losses, never.step_losses)
+
+def test_nothing_to_train():
+    for make in (lambda: digit_learner(model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).requires_grad_(False)),
+                 lambda: digit_learner(splitter=lambda m: [[m[1].weight.requires_grad_(False)]])):
+        learn = make()
+        with pytest.raises(ValueError, match='no trainable parameter'): learn.lr_range_test(**quick)
+
+def test_negative_losses_are_drawn():
+    "On a linear axis, every one of them"
+    import matplotlib.pyplot as plt
+    x = np.linspace(0, 1, 21)
+    for losses,scale in ((x-5, 'linear'), (x-.5, 'linear'), (x+1, 'log'), (np.r_[x[:-1]+1,np.nan], 'log')):
+        _,below = RangeTest(x, x, losses, losses+.1, 'accuracy', False).plot()
+        assert below.get_yscale()==scale and [len(l.get_ydata()) for l in below.lines]==[np.isfinite(losses).sum()]*2
+    plt.close('all')
+
+def test_reports_are_shown_alike():
+    x = np.linspace(0, 3, 61)
+    for v in (verdict(x, .1+.7*(1-np.exp(-x/.05))), verdict(x, 0*x)):
+        assert v._repr_html_().startswith('<b>') and len(v.table())==1 and v.plot().get_xlabel()=='learning rate' and pickle.loads(pickle.dumps(v))==v
 
 # ---- nothing is disturbed ----
 
