@@ -12,20 +12,25 @@ import math, warnings
 import numpy as np, pandas as pd, torch
 from fastai.basics import *
 from .core import *
+from .events import *
 from .gradients import *
 from .optim import *
 from .show import *
 from .snapshots import *
 
 # %% ../nbs/curvature.ipynb #b3ec08c5
+def _blob(v):
+    if torch.is_tensor(v): return v.detach().cpu().double()
+    try: return torch.tensor(v, dtype=torch.float64)
+    except (TypeError,ValueError,RuntimeError):
+        kind = type(v).__name__
+        raise ValueError(f'a snapshot holds a {kind}: give tensors, numbers, lists or dicts of them, of a model its '
+                         '`state_dict()`, copied') from None
+
 def _blobs(x):
     "A snapshot (array, tensor, list or dict of them) as float64 tensors by name"
-    def blob(v):
-        if torch.is_tensor(v): return v.detach().cpu().double()
-        try: return torch.tensor(v, dtype=torch.float64)
-        except (TypeError,ValueError,RuntimeError): raise ValueError(f'a snapshot holds a {type(v).__name__}: give tensors, numbers, lists or dicts of them, '
-                                                                     'of a model its `state_dict()`, copied') from None
-    return {k: blob(v) for k,v in (x if isinstance(x, dict) else dict(enumerate(x if isinstance(x, (list,tuple,L)) else [x]))).items()}
+    if not isinstance(x, dict): x = dict(enumerate(x if isinstance(x, (list,tuple,L)) else [x]))
+    return {k: _blob(v) for k,v in x.items()}
 
 def hessian_free_lr(
     theta0, # Weights before the first of two consecutive steps: a tensor, a list of tensors or a state dict
@@ -35,11 +40,13 @@ def hessian_free_lr(
     norm:str='l1' # 'l1': sums of absolute values; 'l2': roots of sums of squares. The paper found them alike
 ) -> float: # NaN, with a warning that says why, when the formula has no answer
     "The Hessian-free LR estimate on three snapshots, in float64 (arXiv 1708.07120, Eq. 8)"
-    size = {'l1': lambda x: x.abs().sum(), 'l2': lambda x: x.square().sum().sqrt()}[choice('norm', norm, ('l1','l2'))]
+    sizes = {'l1': lambda x: x.abs().sum(), 'l2': lambda x: x.square().sum().sqrt()}
+    size = sizes[choice('norm', norm, list(sizes))]
     lrs = lr if isinstance(lr, (tuple,list)) and len(lr)==2 else (lr,lr)
     lr0,lr1 = (real('lr', v, 'a number > 0, or a pair of them', lambda v: v>0) for v in lrs)
     a,b,c = map(_blobs, (theta0,theta1,theta2))
-    if not [(k,v.shape) for k,v in a.items()] == [(k,v.shape) for k,v in b.items()] == [(k,v.shape) for k,v in c.items()]:
+    shapes = [[(k,v.shape) for k,v in o.items()] for o in (a,b,c)]
+    if not shapes[0]==shapes[1]==shapes[2]:
         raise ValueError('theta0, theta1 and theta2 must hold the same tensors, of the same shapes, in the same order')
     d0,d1 = (torch.cat([(y[k]-x[k]).flatten() for k in x]) for x,y in ((a,b),(b,c)))
     num,den = size(d0).item(), size(d0/lr0 - d1/lr1).item()
@@ -51,10 +58,11 @@ def hessian_free_lr(
 
 # %% ../nbs/curvature.ipynb #8c775d74
 def _floor(mom, nesterov=False):
-    "What Eq. 8 returns over the LR for white noise averaged with momentum `mom`: a function of arrays; NaN when nothing is averaged away"
+    "What Eq. 8 returns over the LR for white noise that momentum `mom` averages; NaN when nothing is averaged away"
     mom = np.asarray(mom, float)
     with np.errstate(invalid='ignore', divide='ignore'):
-        var,cov = (1+mom)**2 + mom**4/(1-mom**2), mom**2*(1+mom + mom**3/(1-mom**2)) # of Nesterov's steps, and of one with the next
+        var = (1+mom)**2 + mom**4/(1-mom**2) # of Nesterov's steps
+        cov = mom**2*(1+mom + mom**3/(1-mom**2)) # and of one with the next
         return np.where(mom<1, np.where(nesterov, np.sqrt(var/(2*(var-cov))), 1/np.sqrt(2*(1-mom))), np.nan)
 
 def noise_floor(
@@ -63,11 +71,12 @@ def noise_floor(
     nesterov:bool=False # Nesterov's steps (torch's SGD has them)
 ) -> float:
     "What Eq. 8 returns when mini-batch noise is all it sees: `lr/sqrt(2(1-mom))`, no word about curvature"
-    return real('lr', lr, 'a number > 0', lambda v: v>0)*float(_floor(real('mom', mom, 'in [0, 1)', lambda v: 0<=v<1), flag('nesterov', nesterov)))
+    lr = real('lr', lr, 'a number > 0', lambda v: v>0)
+    return lr*float(_floor(real('mom', mom, 'in [0, 1)', lambda v: 0<=v<1), flag('nesterov', nesterov)))
 
 # %% ../nbs/curvature.ipynb #9d96c9a5
 def _ewm(x, alpha):
-    "Exponentially weighted mean, and the lower end of its 95 % interval, from the spread of what it averages (Student's t)"
+    "Exponentially weighted mean, and the lower end of its 95 % interval, from the spread of its values (Student's t)"
     from scipy.stats import t as student # slow to import
     e,n = x.ewm(alpha=alpha),np.arange(1, len(x)+1)
     w1,w2 = (1-(1-alpha)**n)/alpha, (1-(1-alpha)**(2*n))/(1-(1-alpha)**2)
@@ -83,17 +92,20 @@ def _trust_paper(df, alpha, smoothing, start):
     ok = np.isfinite(df.num) & np.isfinite(df.den) & (df.num>0) & (df.den>0)
     df['raw'] = (df.num/df.den).where(ok)
     o = df[ok]
-    avg = lambda x: x.ewm(alpha=alpha).mean()
+    def avg(x): return x.ewm(alpha=alpha).mean()
+    def started(v): return pd.concat([pd.Series([start]), v]).ewm(alpha=alpha, adjust=False).mean().iloc[1:]
     if smoothing=='sums': smooth,floor = avg(o.num)/avg(o.den), avg(o.num)/avg(o.den_noise)
-    elif start is None: smooth,floor = avg(o.raw), avg(o.floor)
-    else: smooth,floor = (pd.concat([pd.Series([s]), v]).ewm(alpha=alpha, adjust=False).mean().iloc[1:] for s,v in ((start,o.raw), (start,o.floor)))
+    else: smooth,floor = map(avg if start is None else started, (o.raw, o.floor))
     df['smooth'] = smooth.reindex(df.index)
     den = avg(o.den)
-    over_floor,over_bb_floor,over_drift,over_swing = (x.reindex(df.index) for x in (smooth/floor, avg(o.sy)/avg(o.yy), den/avg(o.den_drift), den/avg(o.den_swing)))
-    return _judge(df, [(~ok & (df.num==0), 'no weight moved'), (~ok & (df.den==0), 'both steps have the same gradient'), (~ok, 'not finite'),
-        (df.sign<=0, 'negative curvature, hidden by the absolute values'), (~((over_floor<=.5) | (over_floor>=2)), 'within 2x of the noise floor'),
+    ratios = smooth/floor, avg(o.sy)/avg(o.yy), den/avg(o.den_drift), den/avg(o.den_swing)
+    over_floor,over_bb_floor,over_drift,over_swing = (x.reindex(df.index) for x in ratios)
+    return _judge(df, [(~ok & (df.num==0), 'no weight moved'), (~ok & (df.den==0), 'both steps have the same gradient'),
+        (~ok, 'not finite'), (df.sign<=0, 'negative curvature, hidden by the absolute values'),
+        (~((over_floor<=.5) | (over_floor>=2)), 'within 2x of the noise floor'),
         (over_bb_floor<2, 'the gradients differ as by mini-batch noise, or the LR is above the inverse curvature'),
-        (over_drift<2, 'momentum builds up or changes'), (over_swing>1, 'momentum oscillates: a value that follows the LR')])
+        (over_drift<2, 'momentum builds up or changes'),
+        (over_swing>1, 'momentum oscillates: a value that follows the LR')])
 
 def _trust_probe(df, alpha):
     "`raw`, `smooth`, `informative` and `reason` of a parabola's minimum, from slopes and curvatures"
@@ -103,60 +115,147 @@ def _trust_probe(df, alpha):
     (a,low_a),(b,low_b) = (_ewm(v, alpha) for v in (o.num,o.den))
     df['smooth'] = (a/b).where((a>0) & (b>0)).reindex(df.index)
     clear_a,clear_b = ((low>0).reindex(df.index, fill_value=False) for low in (low_a,low_b))
-    return _judge(df, [(df.num<=0, 'the slope along the step is not positive'), (~ok, 'not finite'), (df.den<=0, 'the curvature is not positive'),
-        (ok.cumsum()<3, 'fewer than 3 mini-batches'), (~clear_a, 'the slope is not clear of zero'), (~clear_b, 'the curvature is not clear of zero')])
+    return _judge(df, [(df.num<=0, 'the slope along the step is not positive'), (~ok, 'not finite'),
+        (df.den<=0, 'the curvature is not positive'), (ok.cumsum()<3, 'fewer than 3 mini-batches'),
+        (~clear_a, 'the slope is not clear of zero'), (~clear_b, 'the curvature is not clear of zero')])
 
-# %% ../nbs/curvature.ipynb #9bb0cd33
-class HessianFreeLR(Callback):
-    "Estimate the LR from the curvature that training meets. Observes: training with it is bit for bit training without it"
+# %% ../nbs/curvature.ipynb #2e8795e1
+class _Strategy:
+    "What is measured, at which event, and the sums that it gives"
+    moves_weights = True # for a moment: then the optimizer must hold the model's own weights, no copies
+    def __init__(self, est): self.est = est
+    def begin(self, groups):
+        "`groups` of named tensors are observed now: a key `(group, layer)` for each row of the log"
+        return [(i,self.est._layer(n)) for i,g in enumerate(groups) for n,_ in g]
+    def before_batch(self): pass
+    def before_step(self): pass
+    def after_step(self): pass
+
+    def columns(self, df, vals, host, group, by_layer, n_layers):
+        "`num`, `den` and what is needed to judge them, for each estimate and layer"
+        lrs,mom = self.known(host)
+        df['num'] = by_layer(vals[...,0]*(1-mom[:,group])) # with momentum the LR is (1-mom) times that without
+        df['den'] = by_layer(vals[...,1])
+        df['lr'],df['floor'],df['sign'] = np.repeat(lrs[:,-1], n_layers),np.nan,np.sign(df.den)
+    def trust(self, df): return _trust_probe(df, self.est._alpha)
+
+class _Secant(_Strategy):
+    "Two gradients on one mini-batch, a step along the first one apart"
+    def before_step(self):
+        est = self.est
+        if est._n%est._every or est._done==est._n: return # once for each step, also when it is then skipped
+        est._log.add(secant_row(est.learn, est._ps), est._n, *est._hyper('lr'), *est._momenta())
+        est._done = est._n
+    def known(self, host): return np.split(host[:,1:], 2, axis=1)
+
+class _Probe(_Strategy):
+    "The optimizer's last step, judged on the next mini-batch"
+    before = lrs = None # weights before the step; its LRs, once it is taken
+    def before_step(self):
+        est = self.est
+        if self.lrs is not None:
+            if (lr := self.lrs[-1])>0:
+                slope,curv = est._probe_row(self.before).unbind(1)
+                est._log.add(torch.stack([slope/lr, curv/lr**2], 1), est._n, *self.lrs)
+            self.before = self.lrs = None
+        if self.before is None and est._n%est._every==0: self.before = [p.detach().clone() for p in est._ps]
+    def after_step(self):
+        if self.before is not None and self.lrs is None: self.lrs = self.est._hyper('lr')
+    def known(self, host): return host[:,1:],np.zeros_like(host[:,1:])
+
+# %% ../nbs/curvature.ipynb #611abddd
+class _Paper(_Strategy):
+    "Eq. 8 on two consecutive optimizer steps"
+    moves_weights = False
+    def __init__(self, est):
+        super().__init__(est)
+        self.lrs = self.answer = None
+        self.phase = 0 # 1: the weights before a pair of steps are known, 2: its first step too
+
+    def begin(self, groups):
+        est = self.est
+        self.pair = StepSums(groups, None if est._params=='all' else est._n_coords, est._layer)
+        return self.pair.keys
+
+    def before_batch(self):
+        if self.phase==0 and self.est._n%self.est._every==0:
+            self.pair.start()
+            self.phase = 1
+
+    def after_step(self):
+        self.respond()
+        if self.phase: self.step()
+
+    def respond(self):
+        "The steps that a constant gradient 1 would make by now at LR 1, in each group: what momentum does by itself"
+        est,last = self.est,self.answer
+        if last is not None and not est._averages: return # at every step: no more work than needed
+        hypers,key = est._momentum_hypers()
+        mom = [h.get(key, 0.) for h in hypers] if est._averages else [0.]*len(hypers)
+        self.v = [m*v+1 for m,v in zip(mom, self.v)] if last else [1.]*len(mom)
+        self.answer = [1+m*v if h.get('nesterov') else v for m,v,h in zip(mom, self.v, hypers)]
+        self.drift = [1-b/a for a,b in zip(last, self.answer)] if last else [0.]*len(mom)
+
+    def step(self):
+        "A step of Eq. 8's pair"
+        est,old,self.lrs = self.est,self.lrs,self.est._hyper('lr')
+        last,keep = self.phase==2,self.phase==1 or est._every==1
+        ratios = [1. if est._params=='all' else a/b if b>0 else 0. for a,b in zip(old, self.lrs)] if last else None
+        row = self.pair.step(ratios, keep)
+        if last and any(a>0 and b>0 for a,b in zip(old, self.lrs)):
+            est._log.add(row, est._n-1, *old, *self.lrs, *est._momenta(), *est._hyper('nesterov'), *self.drift)
+        self.phase = 2 if keep else 0
+
+    def columns(self, df, vals, host, group, by_layer, n_layers):
+        lr,lr_next,mom,nesterov,drift = (o[:,group] for o in np.split(host[:,1:], 5, axis=1)) # of each segment
+        ok = (lr>0) & (lr_next>0) # a group that stands still says nothing
+        lr = np.where(ok, lr, 1.)
+        # y is in units of the step: y/lr is the difference of the gradients
+        num,dy,yy,y = (np.where(ok, o, 0.) for o in np.moveaxis(vals, 2, 0))
+        df['num'],df['den'],df['sy'],df['yy'] = by_layer(num),by_layer(y/lr),by_layer(dy/lr),by_layer(yy/lr)/2
+        df['sign'] = np.sign(df.sy)
+        moved = np.where(ok, np.nan_to_num(num, posinf=0.)+1e-300, 0.)
+        with np.errstate(invalid='ignore', divide='ignore'): # LR and floor that the segments have in common
+            df['lr'],df['den_noise'] = by_layer(moved)/by_layer(moved/lr),by_layer(moved/lr/_floor(mom, nesterov))
+            df['floor'] = by_layer(moved)/df.den_noise
+            df['den_drift'] = by_layer(moved/lr*np.abs(drift)) # what momentum makes of a constant gradient
+            df['den_swing'] = by_layer(moved/lr*np.where(mom>0, 1-np.sqrt(mom), 1e9)) # with more, momentum oscillates
+
+    def trust(self, df):
+        est = self.est
+        if est._params=='all': return _trust_paper(df, est._alpha, 'ratios', .1)
+        return _trust_paper(df, est._alpha, est._smoothing, None)
+
+_strategies = dict(paper=_Paper, secant=_Secant, probe=_Probe)
+
+# %% ../nbs/curvature.ipynb #6322db8a
+class _Observer(EventCallback):
+    "The life of an estimator: when it looks for tensors, counts steps, and hands events to its strategy"
     order,run_valid,_finder = 15,False,False # after what may cancel a step: accumulation, mixed precision, clipping
-    _stateattrs = ('_pair','_ps','_before','_key','_shown')
-    _cols = ['step','lr','raw','smooth','floor','informative','sign','ratio','reason']
-    def __init__(self,
-        mode:str='paper', # 'paper': Eq. 8 on optimizer steps; 'secant': two gradients on one mini-batch; 'probe': the optimizer's real step on the next mini-batch
-        every:int=None, # An estimate every so many optimizer steps; 10 in `'paper'` mode, else 125, when None
-        alpha:float=0.1, # Weight of the newest estimate in the smoothed one
-        n_coords:int=10_000, # About so many coordinates are followed in `'paper'` mode; None: all
-        by_layer=False, # An estimate for each parameter tensor (True) or module ('module')
-        params:str='trainable', # 'all' does as the authors' script: all blobs, buffers too, LR(i) in front, average of ratios started at 0.1
-        smoothing:str='sums', # 'sums': ratio of averages; 'ratios': average of ratios
-        metric:bool=False # Show the value as a metric, `curvature_lr`, NaN when uninformative, to the recorder and all loggers
-    ):
-        self._mode,self._params = choice('mode', mode, ('paper','secant','probe')), choice('params', params, ('trainable','all'))
-        if every is None: every = 10 if mode=='paper' else 125
-        self._every = integer('every', every, 'an integer >= 1', lambda v: v>=1)
-        self._alpha = real('alpha', alpha, 'in (0, 1]', lambda v: 0<v<=1)
-        self._n_coords = None if n_coords is None else integer('n_coords', n_coords, 'None or an integer >= 1', lambda v: v>=1)
-        if not isinstance(by_layer, bool) and not (isinstance(by_layer, str) and by_layer=='module'): refuse('by_layer', by_layer, "False, True (parameter tensors) or 'module'")
-        metric = flag('metric', metric)
-        if metric and by_layer: refuse('metric', metric, 'False with `by_layer`: a metric is one number')
-        if params=='all' and mode!='paper': refuse('params', params, "'trainable' in this mode: buffers have no gradient")
-        self._smoothing = choice('smoothing', smoothing, ('sums','ratios'))
-        self._by_layer,self._metric,self._shown = by_layer,metric,None
-        self._events = {e for e in self._methods if hasattr(type(self), e)}
-        self._reset()
+    _stateattrs = ('_way','_ps','_key','_shown')
 
-    def _reset(self): self._n,self._logs,self._done = 0,[],None; self._forget()
+    def _reset(self):
+        self._n,self._logs,self._done = 0,[],None
+        self._forget()
     def _forget(self):
-        self._pair = self._ps = self._before = self._lrs = self._key = self._answer = None
-        self._phase,self._skipped,self._due = 0,False,True # phase 1: the weights before a pair of steps are known, 2: its first step too
-    def _init_state(self): super()._init_state(); self._forget(); self._shown = None
-
-    def __call__(self, event_name):
-        "Only the events of this story: looking for the others, through learner and model, would cost more than the estimate"
-        if event_name in ('before_batch','before_step','after_step'):
-            if self.run and self.learn.training and (self._ps is not None or event_name=='before_batch'): getattr(self, event_name)()
-        elif event_name in self._events: return super().__call__(event_name)
+        self._ps,self._key,self._skipped,self._due = None,None,False,True
+        self._way = _strategies[self._mode](self)
+    def _init_state(self):
+        super()._init_state()
+        self._forget()
+        self._shown = None
 
     def __setattr__(self, name, value):
-        if name[0]=='_': self.__dict__[name] = value; return # fastai would look for the name in learner and model each time
-        if name=='learn' and value is None and self.learn is not None: self._hide(); self._forget()
-        super().__setattr__(name, value)
+        if name=='learn' and value is None and self.learn is not None: # it is taken out
+            self._hide()
+            self._forget()
+        object.__setattr__(self, name, value)
 
     def before_fit(self):
         "Check, before anything changes; a new fit starts a new history, a resumed one (`start_epoch`) goes on"
         learn = self.learn
-        self.run = not learn.lock.locked() and hasattr(learn, 'lr_finder')==self._finder # validate() and get_preds() come here too
+        in_training = not learn.lock.locked() # validate() and get_preds() come here too
+        self.run = in_training and hasattr(learn, 'lr_finder')==self._finder
         if not self.run: return
         self._check()
         if not hasattr(learn, 'skip_to_epoch'): self._reset()
@@ -166,192 +265,186 @@ class HessianFreeLR(Callback):
             self._shown = ValueMetric(self._value, 'curvature_lr')
             learn.metrics = learn.metrics + L(self._shown)
 
-    def _check(self):
-        if self._mode!='probe': check_sgd(self.learn.opt, self._mode)
-        check_dtype(p for pg in self.learn.opt.param_lists for p in pg if p.requires_grad)
-
-    def _value(self): return ifnone(self.lr, math.nan)
-    def _hide(self):
-        "Take the metric away again"
-        if self._shown is not None: self.learn.metrics = L(m for m in self.learn.metrics if m is not self._shown)
-        self._shown = None
-
-    def _groups(self):
-        "What is observed: named tensors of each parameter group"
-        learn,model = self.learn,bare_model(self.learn.model)
-        if self._params=='all': named = [list({id(v): (k,v) for k,v in model.state_dict(keep_vars=True).items() if torch.is_tensor(v)}.values())]
-        else:
-            names = {id(p):n for n,p in model.named_parameters()}
-            named = [[(names.get(id(p), f'group {i}, tensor {j}'), p) for j,p in enumerate(pg) if p.requires_grad] for i,pg in enumerate(learn.opt.param_lists)]
-        return [[(n,p) for n,p in o if p.numel()] for o in named]
-
-    def _layer(self, name): return name if self._by_layer is True else name.rpartition('.')[0] if self._by_layer else ''
-
-    def _setup(self):
-        "Find the tensors at the first batch of an epoch, when all callbacks have set up the model; again when others are trainable now"
-        learn,groups = self.learn,self._groups()
-        key = [[(n,id(p)) for n,p in g] for g in groups]
-        self._due = False
-        if self._ps is not None and self._key==key: return
-        self._forget()
-        self._check() # again, for who comes in the middle of a fit
-        self._due,self._key,self._ps = False,key,[p for g in groups for _,p in g]
-        if not self._ps: raise ValueError('HessianFreeLR: the model has no trainable parameter')
-        if self._mode=='paper':
-            self._pair = StepSums(groups, None if self._params=='all' else self._n_coords, self._layer)
-            keys = self._pair.keys
-        else:
-            if not {id(p) for p in self._ps} <= {id(p) for p in learn.model.parameters()}:
-                raise ValueError(f"the optimizer's parameters are copies of the model's, which mode={self._mode!r} cannot move: use mode='paper'")
-            keys = [(i,self._layer(n)) for i,g in enumerate(groups) for n,_ in g]
-        self._logs.append(DeviceLog(keys))
-        self._averages = averages_gradients(learn.opt)
-
     def before_train(self): self._due = True
     def before_batch(self):
         "The weights before a pair of steps"
         self._skipped = False
         if self._due: self._setup()
-        if self._mode=='paper' and self._phase==0 and self._n%self._every==0: self._pair.start(); self._phase = 1
-
+        self._way.before_batch()
     def before_step(self):
         "The gradients of this mini-batch are in, its step is not yet taken"
-        if self._mode=='secant': self._secant_step()
-        elif self._mode=='probe': self._probe_step()
-
+        if self._ps is not None: self._way.before_step()
     def after_cancel_step(self): self._skipped = True
     def after_step(self):
         "A step was taken, unless it was skipped"
-        if self._skipped: return
+        if self._skipped or self._ps is None: return
         self._n += 1
-        if self._mode=='paper':
-            self._respond()
-            if self._phase: self._paper_step()
-        elif self._phase==1: self._lrs,self._phase = self._hyper('lr'),2
-
-    def _hyper(self, k):
-        res = [float(h.get(k, 0.)) for h in self.learn.opt.hypers]
-        return res[-1:] if self._params=='all' else res
-
-    def _momenta(self): return self._hyper('mom') if self._averages else [0.]*len(self._hyper('lr'))
-
-    def _respond(self):
-        "The steps that a constant gradient 1 would make by now at LR 1, in each group: what momentum does by itself"
-        last,hypers = self._answer,list(self.learn.opt.hypers)[-1 if self._params=='all' else 0:] # at every step: no more work than needed
-        mom = [h.get('mom', 0.) for h in hypers] if self._averages else [0.]*len(hypers)
-        self._v = [m*v+1 for m,v in zip(mom, self._v)] if last else [1.]*len(mom)
-        self._answer = [1+m*v if h.get('nesterov') else v for m,v,h in zip(mom, self._v, hypers)]
-        self._drift = [1-b/a for a,b in zip(last, self._answer)] if last else [0.]*len(mom)
-
-    def _paper_step(self):
-        "A step of Eq. 8's pair"
-        old,self._lrs = self._lrs,self._hyper('lr')
-        last,keep = self._phase==2,self._phase==1 or self._every==1
-        row = self._pair.step([1. if self._params=='all' else a/b if b>0 else 0. for a,b in zip(old, self._lrs)] if last else None, keep)
-        if last and any(a>0 and b>0 for a,b in zip(old, self._lrs)):
-            self._logs[-1].add(row, self._n-1, *old, *self._lrs, *self._momenta(), *self._hyper('nesterov'), *self._drift)
-        self._phase = 2 if keep else 0
-
-    def _secant_step(self):
-        if self._n%self._every or self._done==self._n: return # once for each step, also when it is then skipped
-        self._logs[-1].add(secant_row(self.learn, self._ps), self._n, *self._hyper('lr'), *self._momenta())
-        self._done = self._n
-
-    def _probe_step(self):
-        if self._phase==2:
-            if (lr := self._lrs[-1])>0:
-                slope,curv = self._probe_row().unbind(1)
-                self._logs[-1].add(torch.stack([slope/lr, curv/lr**2], 1), self._n, *self._lrs)
-            self._phase,self._before = 0,None
-        if self._phase==0 and self._n%self._every==0: self._before,self._phase = [p.detach().clone() for p in self._ps],1
-
-    def _probe_row(self): return probe_row(self.learn, self._ps, self._before)
-
+        self._way.after_step()
     def after_fit(self):
         "The numbers come to the host; the rest goes"
         self._hide()
         self._forget()
         for log in self._logs: log.settle()
 
-    def _sums(self, log):
-        "A row for each estimate and layer: numerator, denominator and what is needed to judge them"
-        vals,host,layers = log.read(),log.host(),list(dict.fromkeys(k for _,k in log.keys))
-        group,layer = (np.array(o) for o in zip(*[(g,layers.index(k)) for g,k in log.keys]))
-        def total(x): # sum over the segments of each layer
-            res = np.zeros((len(vals), len(layers)))
-            np.add.at(res, (slice(None),layer), x)
-            return res.ravel()
-        df = pd.DataFrame(dict(step=np.repeat(host[:,0].astype(int), len(layers)), layer=np.tile(layers, len(vals))))
-        if self._mode!='paper':
-            lrs,mom = np.split(host[:,1:], 2, axis=1) if self._mode=='secant' else (host[:,1:],np.zeros_like(host[:,1:]))
-            df['num'],df['den'] = total(vals[...,0]*(1-mom[:,group])),total(vals[...,1]) # with momentum the LR is (1-mom) times that without
-            df['lr'],df['floor'],df['sign'] = np.repeat(lrs[:,-1], len(layers)),np.nan,np.sign(df.den)
-            return df
-        lr,lr_next,mom,nesterov,drift = (o[:,group] for o in np.split(host[:,1:], 5, axis=1)) # of each segment
-        ok = (lr>0) & (lr_next>0) # a group that stands still says nothing
-        lr = np.where(ok, lr, 1.)
-        num,dy,yy,y = (np.where(ok, o, 0.) for o in np.moveaxis(vals, 2, 0)) # y is in units of the step: y/lr is the difference of the gradients
-        df['num'],df['den'],df['sy'],df['yy'] = total(num),total(y/lr),total(dy/lr),total(yy/lr)/2
-        df['sign'] = np.sign(df.sy)
-        moved = np.where(ok, np.nan_to_num(num, posinf=0.)+1e-300, 0.)
-        with np.errstate(invalid='ignore', divide='ignore'): # LR and floor that the segments have in common
-            df['lr'],df['den_noise'] = total(moved)/total(moved/lr),total(moved/lr/_floor(mom, nesterov))
-            df['floor'] = total(moved)/df.den_noise
-            df['den_drift'] = total(moved/lr*np.abs(drift)) # what momentum makes of a constant gradient
-            df['den_swing'] = total(moved/lr*np.where(mom>0, 1-np.sqrt(mom), 1e9)) # with more than that, momentum oscillates
-        return df
-
     @property
-    def estimates(self) -> pd.DataFrame: # A row for each estimate, columns as described below; with `by_layer` also `layer`
-        "All estimates so far. Reads the device"
-        logs = [self._sums(log) for log in self._logs if len(log)]
-        cols = self._cols[:1] + ['layer']*bool(self._by_layer) + self._cols[1:]
-        if not logs: return pd.DataFrame({c: pd.Series(dtype=float) for c in cols})
-        df = pd.concat(logs, ignore_index=True)
-        def trust(o):
-            if self._mode!='paper': return _trust_probe(o, self._alpha)
-            if self._params=='all': return _trust_paper(o, self._alpha, 'ratios', .1)
-            return _trust_paper(o, self._alpha, self._smoothing, None)
-        df = pd.concat([trust(o.copy()) for _,o in df.groupby('layer', sort=False)]).sort_index()
-        df['informative'],df['ratio'] = df.reason=='',df.raw/df.lr
-        return df[cols].reset_index(drop=True)
+    def _log(self): return self._logs[-1]
+    def _hide(self):
+        "Take the metric away again"
+        if self._shown is not None: self.learn.metrics = L(m for m in self.learn.metrics if m is not self._shown)
+        self._shown = None
 
-    @property
-    def lr(self): # On the scale of the LR in use, momentum included. A dict by layer with `by_layer`
-        "The smoothed estimate, or None while the last one is uninformative"
-        df = self.estimates
-        get = lambda o: float(o.smooth) if o.informative else None
-        if self._by_layer: return {o.layer:get(o) for o in df.groupby('layer', sort=False).tail(1).itertuples()}
-        return get(df.iloc[-1]) if len(df) else None
+# %% ../nbs/curvature.ipynb #9bb0cd33
+class HessianFreeLR(Report, _Observer):
+    "Estimate the LR from the curvature that training meets. Training with it is bit for bit training without it"
+    _cols = ['step','lr','raw','smooth','floor','informative','sign','ratio','reason']
+    def __init__(self,
+        mode:str='paper', # 'paper': Eq. 8; 'secant': two gradients on a batch; 'probe': a step on the next batch
+        every:int=None, # An estimate every so many optimizer steps; 10 in `'paper'` mode, else 125, when None
+        alpha:float=0.1, # Weight of the newest estimate in the smoothed one
+        n_coords:int=10_000, # About so many coordinates are followed in `'paper'` mode; None: all
+        by_layer=False, # An estimate for each parameter tensor (True) or module ('module')
+        params:str='trainable', # 'all' as the authors' script: buffers too, LR(i) in front, ratios averaged from .1
+        smoothing:str='sums', # 'sums': ratio of averages; 'ratios': average of ratios
+        metric:bool=False # Show the value as a metric `curvature_lr`, NaN when uninformative, to all loggers
+    ):
+        self._mode,self._params = choice('mode', mode, list(_strategies)), choice('params', params, ('trainable','all'))
+        self._every = count('every', (10 if mode=='paper' else 125) if every is None else every)
+        self._alpha,self._n_coords = share('alpha', alpha, '(]'),count('n_coords', n_coords, none=True)
+        if not isinstance(by_layer, bool) and not (isinstance(by_layer, str) and by_layer=='module'):
+            refuse('by_layer', by_layer, "False, True (parameter tensors) or 'module'")
+        metric = flag('metric', metric)
+        if metric and by_layer: refuse('metric', metric, 'False with `by_layer`: a metric is one number')
+        if params=='all' and mode!='paper':
+            refuse('params', params, "'trainable' in this mode: buffers have no gradient")
+        self._smoothing = choice('smoothing', smoothing, ('sums','ratios'))
+        self._by_layer,self._metric,self._shown = by_layer,metric,None
+        self._reset()
 
-    def __repr__(self):
+    def _value(self): return ifnone(self.lr, math.nan)
+    def _layer(self, name): return name if self._by_layer is True else name.rpartition('.')[0] if self._by_layer else ''
+
+    def _check(self):
+        opt = self.learn.opt
+        if self._mode!='probe': check_sgd(opt, self._mode)
+        check_dtype(trainable(opt))
+
+    def _hyper(self, k):
+        res = [float(h.get(k, 0.)) for h in self.learn.opt.hypers]
+        return res[-1:] if self._params=='all' else res
+    def _momenta(self): return self._hyper('mom') if self._averages else [0.]*len(self._hyper('lr'))
+    def _momentum_hypers(self):
+        "What decides the momentum of each group, and under which name; torch's are read where they are, without a copy"
+        opt = self.learn.opt
+        hypers,key = (opt.opt.param_groups,'momentum') if isinstance(opt, OptimWrapper) else (opt.hypers,'mom')
+        return list(hypers)[-1 if self._params=='all' else 0:],key
+    def _probe_row(self, before): return probe_row(self.learn, self._ps, before)
+
+    def _head(self):
         res = f"HessianFreeLR(mode={self._mode!r}, every={self._every})"
         if not any(map(len, self._logs)): return res
-        if self._by_layer: return f'{res}: {sum(v is not None for v in self.lr.values())} of {len(self.lr)} layers have an informative estimate'
+        if self._by_layer:
+            known = sum(v is not None for v in self.lr.values())
+            return f'{res}: {known} of {len(self.lr)} layers have an informative estimate'
         o = self.estimates.iloc[-1]
-        return f'{res}: ' + (f'lr {o.smooth:.3g}' if o.informative else f'no estimate ({o.reason})') + f' at step {o.step}, {o.smooth/o.lr:.2g}x the LR in use'
+        what = f'lr {o.smooth:.3g}' if o.informative else f'no estimate ({o.reason})'
+        return f'{res}: {what} at step {o.step}, {o.smooth/o.lr:.2g}x the LR in use'
 
-    def plot(self,
-        ax=None # Axes to draw on; new ones when None
-    ):
-        "Estimate, noise floor and LR in use over optimizer steps; filled dots are informative"
-        df = self.estimates
-        if not len(df): raise ValueError('nothing to plot yet: there is no estimate')
-        if ax is None: _,ax = new_axes(figsize=(6.5,3.4))
-        def label(x, y, text, c): ax.annotate(text, (x,y), xytext=(5,0), textcoords='offset points', va='center', color=c)
-        for i,(layer,o) in enumerate(df.groupby('layer', sort=False) if self._by_layer else [('',df)]):
-            c = colors[i%len(colors)]
-            ok = o.informative.astype(bool)
-            if not self._by_layer: ax.scatter(o.step, o.raw, s=6, color=c, alpha=.5, linewidths=0)
-            ax.plot(o.step, o.smooth, color=c, lw=1)
-            ax.scatter(o.step[ok], o.smooth[ok], s=14, color=c)
-            if o.smooth.notna().any(): k = o.smooth.last_valid_index(); label(o.step[k], o.smooth[k], layer or 'estimate', c)
-        o = df.groupby('step').first().reset_index()
-        ax.plot(o.step, o.lr, color='#808080', lw=1.2)
-        label(o.step.iloc[-1], o.lr.iloc[-1], 'LR in use', '#808080')
-        if o.floor.notna().any():
-            ax.plot(o.step, o.floor, color=colors[1], lw=1.2, ls='--')
-            label(o.step.iloc[-1], o.floor.iloc[-1], 'noise floor', colors[1])
-        ax.set(xlabel='optimizer step', ylabel='learning rate', yscale='log')
-        ax.set_xlim(0, o.step.iloc[-1]*1.22+1)
-        return ax
+# %% ../nbs/curvature.ipynb #060698b8
+@patch
+def _groups(self:HessianFreeLR):
+    "What is observed: named tensors of each parameter group"
+    opt,model = self.learn.opt,bare_model(self.learn.model)
+    if self._params=='all':
+        state = model.state_dict(keep_vars=True)
+        named = [list({id(v): (k,v) for k,v in state.items() if torch.is_tensor(v)}.values())]
+    else:
+        names = {id(p):n for n,p in model.named_parameters()}
+        def name(i, j, p): return names.get(id(p), f'group {i}, tensor {j}')
+        lists = enumerate(opt.param_lists)
+        named = [[(name(i, j, p), p) for j,p in enumerate(ps) if p.requires_grad] for i,ps in lists]
+    return [[(n,p) for n,p in o if p.numel()] for o in named]
+
+@patch
+def _setup(self:HessianFreeLR):
+    "Find the tensors at the first batch of an epoch, when callbacks have set up; again when others are trainable"
+    learn,groups = self.learn,self._groups()
+    key = [[(n,id(p)) for n,p in g] for g in groups]
+    self._due = False
+    if self._ps is not None and self._key==key: return
+    self._forget()
+    self._check() # again, for who comes in the middle of a fit
+    ps = [p for g in groups for _,p in g]
+    if not ps: raise ValueError('HessianFreeLR: the model has no trainable parameter')
+    if self._way.moves_weights and not {id(p) for p in ps} <= {id(p) for p in learn.model.parameters()}:
+        raise ValueError(f"the optimizer's parameters are copies of the model's, which mode={self._mode!r} "
+                         "cannot move: use mode='paper'")
+    self._due,self._key,self._ps = False,key,ps
+    self._logs.append(DeviceLog(self._way.begin(groups)))
+    self._averages = averages_gradients(learn.opt)
+
+# %% ../nbs/curvature.ipynb #873f07f1
+@patch
+def _sums(self:HessianFreeLR, log):
+    "A row for each estimate and layer: numerator, denominator and what is needed to judge them"
+    vals,host,layers = log.read(),log.host(),list(dict.fromkeys(k for _,k in log.keys))
+    group,layer = (np.array(o) for o in zip(*[(g,layers.index(k)) for g,k in log.keys]))
+    def by_layer(x): # sums over the segments of each layer
+        res = np.zeros((len(vals), len(layers)))
+        np.add.at(res, (slice(None),layer), x)
+        return res.ravel()
+    df = pd.DataFrame(dict(step=np.repeat(host[:,0].astype(int), len(layers)), layer=np.tile(layers, len(vals))))
+    self._way.columns(df, vals, host, group, by_layer, len(layers))
+    return df
+
+@patch(as_prop=True)
+def estimates(self:HessianFreeLR) -> pd.DataFrame: # A row for each estimate; with `by_layer` for each layer
+    "All estimates so far, columns as described below. Reads the device"
+    logs = [self._sums(log) for log in self._logs if len(log)]
+    cols = self._cols[:1] + ['layer']*bool(self._by_layer) + self._cols[1:]
+    if not logs: return pd.DataFrame({c: pd.Series(dtype=float) for c in cols})
+    df = pd.concat(logs, ignore_index=True)
+    df = pd.concat([self._way.trust(o.copy()) for _,o in df.groupby('layer', sort=False)]).sort_index()
+    df['informative'],df['ratio'] = df.reason=='',df.raw/df.lr
+    return df[cols].reset_index(drop=True)
+
+@patch
+def table(self:HessianFreeLR):
+    "`estimates`, as every report has its table"
+    return self.estimates
+
+@patch(as_prop=True)
+def lr(self:HessianFreeLR): # On the scale of the LR in use, momentum included. A dict by layer with `by_layer`
+    "The smoothed estimate, or None while the last one is uninformative"
+    df = self.estimates
+    def value(o): return float(o.smooth) if o.informative else None
+    if self._by_layer: return {o.layer:value(o) for o in df.groupby('layer', sort=False).tail(1).itertuples()}
+    return value(df.iloc[-1]) if len(df) else None
+
+# %% ../nbs/curvature.ipynb #8a8b94c6
+@patch
+def plot(self:HessianFreeLR,
+    ax=None # Axes to draw on; new ones when None
+):
+    "Estimate, noise floor and LR in use over optimizer steps; filled dots are informative"
+    df = self.estimates
+    if not len(df): raise ValueError('nothing to plot yet: there is no estimate')
+    if ax is None: _,ax = new_axes(figsize=(6.5,3.4))
+    def label(x, y, text, c):
+        ax.annotate(text, (x,y), xytext=(5,0), textcoords='offset points', va='center', color=c)
+    for i,(layer,o) in enumerate(df.groupby('layer', sort=False) if self._by_layer else [('',df)]):
+        c,ok = colors[i%len(colors)],o.informative.astype(bool)
+        if not self._by_layer: ax.scatter(o.step, o.raw, s=6, color=c, alpha=.5, linewidths=0)
+        ax.plot(o.step, o.smooth, color=c, lw=1)
+        ax.scatter(o.step[ok], o.smooth[ok], s=14, color=c)
+        if o.smooth.notna().any():
+            k = o.smooth.last_valid_index()
+            label(o.step[k], o.smooth[k], layer or 'estimate', c)
+    o = df.groupby('step').first().reset_index()
+    ax.plot(o.step, o.lr, color=grey, lw=1.2)
+    label(o.step.iloc[-1], o.lr.iloc[-1], 'LR in use', grey)
+    if o.floor.notna().any():
+        ax.plot(o.step, o.floor, color=colors[1], lw=1.2, ls='--')
+        label(o.step.iloc[-1], o.floor.iloc[-1], 'noise floor', colors[1])
+    ax.set(xlabel='optimizer step', ylabel='learning rate', yscale='log')
+    ax.set_xlim(0, o.step.iloc[-1]*1.22+1)
+    return ax

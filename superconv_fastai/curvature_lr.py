@@ -11,18 +11,21 @@ __all__ = ['CurvatureLR', 'LRProbe']
 import itertools, math
 import numpy as np, pandas as pd, torch
 from fastai.basics import *
+from fastai.callback.training import GradientAccumulation
 from .core import *
 from .curvature import HessianFreeLR
+from .events import *
 from .gradients import *
+from .loaders import *
 from .optim import *
 from .show import *
-from .state import undisturbed, set_watchers_aside
+from .state import set_watchers_aside, undisturbed
 
 # %% ../nbs/curvature_lr.ipynb #f1652610
-class CurvatureLR:
+class CurvatureLR(Report):
     "What curvature at the present weights says about the LR, with an interval. Made by `learn.curvature_lr()`"
     def __init__(self,
-        by_batch:pd.DataFrame, # For each mini-batch slope and curvature along its gradient: on itself (secant) and on another one (probe)
+        by_batch:pd.DataFrame, # Slope and curvature along each mini-batch's gradient: on itself, on another
         mom:float=0., # The optimizer's momentum
         opt:str='SGD', # The optimizer's name
         sgd:bool=True, # Are the optimizer's steps LR times averaged gradients?
@@ -30,7 +33,8 @@ class CurvatureLR:
         n_boot:int=2000 # Bootstrap samples
     ):
         self.by_batch,self.mom,self.opt,self.sgd,self.rel_step,self._n_boot = by_batch,mom,opt,sgd,rel_step,n_boot
-        (self.secant,self.secant_interval,_),(self.probe,self.interval,self.reason) = self._fit('secant'),self._fit('probe')
+        self.secant,self.secant_interval,_ = self._fit('secant')
+        self.probe,self.interval,self.reason = self._fit('probe')
 
     def _fit(self, kind):
         "Slope over curvature, its 90 % interval, and what is wrong with it"
@@ -39,11 +43,14 @@ class CurvatureLR:
         lr = slope/curv if slope>0 and curv>0 else math.nan
         i = np.random.default_rng(0).integers(0, len(a), (self._n_boot, len(a)))
         a,b = a[i].sum(1),b[i].sum(1)
-        with np.errstate(invalid='ignore', divide='ignore'): lo,hi = np.quantile(np.where(b>0, a/b, np.inf), (.05,.95), method='inverted_cdf')
-        reason = ('fewer than 3 mini-batches' if len(self.by_batch)<3 else 'the loss or its gradient is not finite' if not math.isfinite(slope+curv) else
-                  'the slope along the gradients is not positive' if slope<=0 else 'the curvature along the gradients is not positive' if curv<=0 else
-                  'the mini-batches disagree: the interval is wider than 4x' if not 0<lo<=hi<4*lo else '')
-        return lr, (lo,hi), reason
+        with np.errstate(invalid='ignore', divide='ignore'):
+            lo,hi = np.quantile(np.where(b>0, a/b, np.inf), (.05,.95), method='inverted_cdf')
+        reasons = [(len(self.by_batch)<3, 'fewer than 3 mini-batches'),
+                   (not math.isfinite(slope+curv), 'the loss or its gradient is not finite'),
+                   (slope<=0, 'the slope along the gradients is not positive'),
+                   (curv<=0, 'the curvature along the gradients is not positive'),
+                   (not 0<lo<=hi<4*lo, 'the mini-batches disagree: the interval is wider than 4x')]
+        return lr, (lo,hi), next((text for wrong,text in reasons if wrong), '')
 
     @property
     def informative(self): return not self.reason
@@ -58,46 +65,74 @@ class CurvatureLR:
 
     def table(self):
         "Both estimates with their 90 % intervals"
-        return pd.DataFrame([[self.probe, *self.interval, 'another mini-batch'], [self.secant, *self.secant_interval, 'the same mini-batch']],
-                            columns=['lr','low','high','measured on'], index=['probe','secant'])
+        probe = [self.probe, *self.interval, 'another mini-batch']
+        secant = [self.secant, *self.secant_interval, 'the same mini-batch']
+        return pd.DataFrame([probe,secant], columns=['lr','low','high','measured on'], index=['probe','secant'])
 
-    def __repr__(self):
-        what = (f'Asked: at which LR the loss of a mini-batch is lowest along the gradient of another ({len(self.by_batch)} mini-batches, present weights, '
-                f'a parabola through a step of {100*self.rel_step:g} % of the weights).')
-        if not self.informative: return f'No estimate: {self.reason}.\n{what}'
+    def _head(self):
+        if not self.informative: return f'No estimate: {self.reason}.'
         lo,hi = self.interval
         mom = f'; with momentum {self.mom:g}: {self.lr_mom:.2g}' if self.mom else ''
-        other = '' if self.sgd else (f"\nThe learner's {self.opt} does not step along the gradient, so this is no LR for it: train with "
-                                     "HessianFreeLR(mode='probe').")
-        return f'LR for plain SGD: {self.lr:.2g} (90 %: {lo:.2g} to {hi:.2g}){mom}\n{what}{other}'
+        return f'LR for plain SGD: {self.lr:.2g} (90 %: {lo:.2g} to {hi:.2g}){mom}'
+    def _text(self):
+        asked = ('Asked: at which LR the loss of a mini-batch is lowest along the gradient of another '
+                 f'({len(self.by_batch)} mini-batches, present weights, a parabola through a step of '
+                 f'{100*self.rel_step:g} % of the weights).')
+        if self.sgd or not self.informative: return [asked]
+        return [asked, f"The learner's {self.opt} does not step along the gradient, so this is no LR for it: train "
+                       "with HessianFreeLR(mode='probe')."]
 
-    def plot(self,
-        ax=None # Axes to draw on; new ones when None
-    ):
-        "Each mini-batch's value, and the estimate with its interval"
-        if ax is None: _,ax = new_axes(figsize=(6,2.2))
-        for y,kind,lr,(lo,hi) in ((0,'secant',self.secant,self.secant_interval), (1,'probe',self.probe,self.interval)):
-            v = self.by_batch[f'{kind}_slope']/self.by_batch[f'{kind}_curvature']
-            v = v[(self.by_batch[f'{kind}_slope']>0) & (v>0)]
-            ax.scatter(v, [y]*len(v), color=colors[y], alpha=.4, s=16, linewidths=0)
-            if math.isfinite(lr):
-                if math.isfinite(hi): ax.plot([max(lo, lr/1e3),hi], [y+.22]*2, color=colors[y])
-                ax.scatter([lr], [y+.22], color=colors[y], s=30)
-                ax.annotate(f'{lr:.2g}', (lr, y+.22), xytext=(0,5), textcoords='offset points', ha='center', color=colors[y])
-        ax.set(xscale='log', ylim=(-.4,1.7), xlabel='learning rate (dots: single mini-batches; line: 90 % interval)')
-        ax.set_yticks([0,1], ['secant','probe'])
-        return ax
+# %% ../nbs/curvature_lr.ipynb #419225a0
+@patch
+def plot(self:CurvatureLR,
+    ax=None # Axes to draw on; new ones when None
+):
+    "Each mini-batch's value, and the estimate with its interval. Values that are not positive are counted at the left"
+    if ax is None: _,ax = new_axes(figsize=(6,2.2))
+    ends = (('secant',self.secant,self.secant_interval), ('probe',self.probe,self.interval))
+    for y,(kind,lr,(lo,hi)) in enumerate(ends):
+        slope,curv = self.by_batch[f'{kind}_slope'],self.by_batch[f'{kind}_curvature']
+        ok = (slope>0) & (curv>0)
+        v = slope[ok]/curv[ok]
+        ax.scatter(v, [y]*len(v), color=colors[y], alpha=.4, s=16, linewidths=0)
+        if not ok.all():
+            lost = f'{(~ok).sum()} of {len(ok)} not positive'
+            ax.annotate(lost, (0, y-.3), xycoords=('axes fraction','data'), fontsize=8, color=grey)
+        if not math.isfinite(lr): continue
+        if math.isfinite(hi): ax.plot([max(lo, lr/1e3),hi], [y+.22]*2, color=colors[y])
+        ax.scatter([lr], [y+.22], color=colors[y], s=30)
+        ax.annotate(f'{lr:.2g}', (lr, y+.22), xytext=(0,5), textcoords='offset points', ha='center', color=colors[y])
+    ax.set(xscale='log', ylim=(-.5,1.7), xlabel='learning rate (dots: single mini-batches; line: 90 % interval)')
+    ax.set_yticks([0,1], ['secant','probe'])
+    return ax
 
 # %% ../nbs/curvature_lr.ipynb #9a395d9f
-class _Still(Callback):
+class _AskBeforeTraining(Callback):
     "In a fit that is set up and takes no step, calls `ask`"
-    order,name,run_valid = 10**6,'lr_finder',False # by this name fastai's trackers and loggers know to keep still
-    def __init__(self, ask): self._ask = ask
-    def before_train(self): self.res = self._ask(); raise CancelFitException()
+    order,name,run_valid = 10**6,'lr_finder',False # the name that silences trackers and loggers
+    def __init__(self, ask): self._ask,self.error = ask,None
+    def before_train(self):
+        try: self.res = self._ask()
+        except ValueError as e: self.error = e # raised after the fit, in its own words
+        raise CancelFitException()
 
-def _both(learn, ps, n_batches, rel):
+_frozen = 'the model has no trainable parameter: unfreeze what the optimizer should train'
+
+def _refuse_frozen(model):
+    "Before an optimizer is made, for some refuse it in words of their own"
+    if not any(p.requires_grad for p in model.parameters()): raise ValueError(_frozen)
+
+def _optimized(learn):
+    "The model's parameters that the optimizer trains, in the model's order"
+    held = {id(p) for p in trainable(learn.opt)}
+    ps = [p for p in learn.model.parameters() if id(p) in held]
+    if not ps: raise ValueError(_frozen)
+    check_dtype(ps)
+    return ps
+
+def _slopes(learn, n_batches, rel):
     "Slopes and curvatures along the gradient of each of the first mini-batches: on itself, and on the next one"
-    batches = []
+    ps,batches = _optimized(learn),[]
     for b in learn.dl:
         batches.append(learn._set_device(b))
         if len(batches)==n_batches: break
@@ -114,41 +149,43 @@ def _both(learn, ps, n_batches, rel):
     for i in range(n):
         other = grad(i+1) if i+1<n else first_g
         t = unit_lr(ps, g, rel)
-        with swapped_weights(ps, [p.detach()-t*o for p,o in zip(ps, g)]): g_,other_ = grad(i),grad((i+1)%n)
+        stepped = [p.detach()-t*o for p,o in zip(ps, g)]
+        with swapped_weights(ps, stepped): g_,other_ = grad(i),grad((i+1)%n)
         gg,go = dots(g, g).sum(),dots(g, other).sum()
         rows.append(torch.stack([gg, (gg-dots(g, g_).sum())/t, go, (go-dots(g, other_).sum())/t]))
         g = other
     return torch.stack(rows).double().cpu().numpy()
 
+# %% ../nbs/curvature_lr.ipynb #1847a34a
 @patch
 def curvature_lr(self:Learner,
     n_batches:int=8, # Mini-batches from the training set, two at least
     rel_step:float=relative_step # Length of the step along the gradient, relative to the weights'
 ) -> CurvatureLR: # `.lr`, `.interval`, `.table()`, `.plot()`; readable as it is
-    "What the curvature at the present weights says about the LR. No step is taken; everything is afterwards as it was, to the bit"
-    n_batches = integer('n_batches', n_batches, 'an integer >= 2', lambda v: v>=2)
-    rel_step = real('rel_step', rel_step, 'in (0, 1)', lambda v: 0<v<1)
-    ps = [p for p in self.model.parameters() if p.requires_grad]
-    if not ps: raise ValueError('the model has no trainable parameter')
-    check_dtype(ps)
-    still = _Still(lambda: _both(self, ps, n_batches, rel_step))
+    "What the curvature at the present weights says about the LR. No step is taken, and nothing changes, to the bit"
+    n_batches,rel_step = count('n_batches', n_batches, 2),share('rel_step', rel_step, '()')
+    _refuse_frozen(self.model)
+    ask = _AskBeforeTraining(lambda: _slopes(self, n_batches, rel_step))
     with undisturbed(self):
-        self.remove_cbs(self.cbs.filter(lambda cb: cb.order>Recorder.order or cb.name in ('progress','model_to_half','non_native_mixed_precision'))) # none that writes files
-        self.logger = noop
-        self.fit(1, cbs=still)
+        copying = 'model_to_half','non_native_mixed_precision'
+        set_watchers_aside(self)
+        self.remove_cbs(self.cbs.filter(lambda cb: cb.name in copying))
+        self.fit(1, cbs=ask)
+        if ask.error: raise ask.error
         opt = self.opt
         sgd = is_sgd(opt)
         mom = max(h.get('mom', 0.) for h in opt.hypers) if sgd and averages_gradients(opt) else 0.
         name = type(opt.opt if isinstance(opt, OptimWrapper) else opt).__name__
-    return CurvatureLR(pd.DataFrame(still.res, columns=['secant_slope','secant_curvature','probe_slope','probe_curvature']), mom, name, sgd, rel_step)
+    columns = ['secant_slope','secant_curvature','probe_slope','probe_curvature']
+    return CurvatureLR(pd.DataFrame(ask.res, columns=columns), mom, name, sgd, rel_step)
 
 # %% ../nbs/curvature_lr.ipynb #95c72653
 def _crossing(rel):
-    "Where `rel`, log(estimate / LR), is below 0 twice in a row for the first time, its first value aside; None if nowhere"
+    "Where `rel`, log(estimate / LR), is first below 0 twice in a row, its first value aside; None if nowhere"
     below = np.flatnonzero((rel[1:-1]<0) & (rel[2:]<0))
     return below[0]+1 if len(below) else None
 
-class LRProbe:
+class LRProbe(Report):
     "Where the update probe's estimate met a rising LR. Made by `learn.curvature_lr_find()`"
     _far = 'the LR was not raised far enough'
     def __init__(self,
@@ -161,15 +198,24 @@ class LRProbe:
         i = _crossing(rel)
         if i is None: return
         if rel[i-1]<0: self.reason = 'the estimate is below the LR from the start: lower `lr_min`'
-        else: self.lr,self.reason = math.exp(np.interp(0., [rel[i],rel[i-1]], [lrs[i],lrs[i-1]])),'' # between the last above and the first below
+        else: # between the last above and the first below
+            self.lr,self.reason = math.exp(np.interp(0., [rel[i],rel[i-1]], [lrs[i],lrs[i-1]])),''
 
     @property
     def informative(self): return self.lr is not None
-    def __repr__(self):
-        steps = f'{int(self.estimates.step.max())+1} optimizer steps' if len(self.estimates) else 'no estimate'
-        if not self.informative: return f'No estimate: {self.reason} ({steps}).'
-        return (f'LR for this optimizer: {self.lr:.2g}\nUp to here the parabola along an update has its minimum beyond the update; above it the updates '
-                f'overshoot ({steps}, LR rising).')
+    def table(self):
+        "The estimates along the ramp"
+        return self.estimates
+
+    def _steps(self):
+        return f'{int(self.estimates.step.max())+1} optimizer steps' if len(self.estimates) else 'no estimate'
+    def _head(self):
+        if not self.informative: return f'No estimate: {self.reason} ({self._steps()}).'
+        return f'LR for this optimizer: {self.lr:.2g}'
+    def _text(self):
+        if not self.informative: return []
+        return ['Up to here the parabola along an update has its minimum beyond the update; above it the updates '
+                f'overshoot ({self._steps()}, LR rising).']
 
     def plot(self,
         ax=None # Axes to draw on; new ones when None
@@ -180,45 +226,73 @@ class LRProbe:
         o = self.estimates
         ax.scatter(o.lr, o.raw, s=7, color=colors[0], alpha=.5, linewidths=0)
         ax.plot(o.lr, o.smooth, color=colors[0])
-        ax.plot(o.lr, o.lr, color='#808080', lw=1, ls='--')
-        ax.annotate('LR in use', [o.lr.iloc[len(o)//3]]*2, xytext=(8,-8), textcoords='offset points', va='top', color='#808080')
+        ax.plot(o.lr, o.lr, color=grey, lw=1, ls='--')
+        at = dict(textcoords='offset points', va='top')
+        ax.annotate('LR in use', [o.lr.iloc[len(o)//3]]*2, xytext=(8,-8), color=grey, **at)
         if self.informative:
             ax.scatter([self.lr], [self.lr], s=45, color=colors[1], zorder=3)
-            ax.annotate(f'{self.lr:.2g}', (self.lr,self.lr), xytext=(8,-4), textcoords='offset points', va='top', color=colors[1])
+            ax.annotate(f'{self.lr:.2g}', (self.lr,self.lr), xytext=(8,-4), color=colors[1], **at)
         ax.set(xscale='log', yscale='log', xlabel='learning rate in use', ylabel='estimate')
         return ax
 
+# %% ../nbs/curvature_lr.ipynb #191bbf32
 class _RampProbe(HessianFreeLR):
     "The probe along the ramp, on the next mini-batch or on held-out ones in turn"
     _finder,_turn = True,None
-    def _probe_row(self):
-        if self._turn is None: return super()._probe_row()
-        with on_batch(self.learn, next(self._turn)): return super()._probe_row()
+    def _probe_row(self, before):
+        if self._turn is None: return super()._probe_row(before)
+        with on_batch(self.learn, next(self._turn)): return super()._probe_row(before)
 
-class _Ramp(Callback):
+class _Ramp(EventCallback):
     "Raises the LR from step to step, at the ratios that the groups have, until the estimate is below it"
-    order,name,run_valid = TrainEvalCallback.order+1,'lr_finder',False # by this name fastai's trackers and loggers know to keep still
-    def __init__(self, lrs, est): self._lrs,self._est,self._i,self._seen,self._rel,self._avg,self.reason = lrs,est,0,0,[],np.zeros(2),LRProbe._far
+    order,name,run_valid = TrainEvalCallback.order+1,'lr_finder',False # the name that silences trackers and loggers
+    def __init__(self, lrs, est, window):
+        self.lrs,self.est,self.patience,self.reason,self.refusal = lrs,est,50*window,LRProbe._far,''
+        self.i = self.seen = self.idle = self.idle_epochs = self.n_batches = 0
+        self.rel,self.avg,self.stepped,self.took_part = [],np.zeros(2),False,False
+
     def before_fit(self):
         lrs = [h['lr'] for h in self.learn.opt.hypers]
-        self._ratios = [lr/lrs[-1] if lrs[-1] else 1. for lr in lrs]
-    def before_batch(self): self.learn.opt._set_hyper('lr', [self._lrs[self._i]*r for r in self._ratios])
-    def after_step(self): self._i += 1
+        self.ratios = [lr/lrs[-1] if lrs[-1] else 1. for lr in lrs]
+    def before_batch(self): self.learn.opt._set_hyper('lr', [self.lrs[self.i]*r for r in self.ratios])
+    def after_backward(self): self.took_part = True
+    def after_step(self): self.i,self.stepped = self.i+1,True
     def after_batch(self):
-        if not torch.isfinite(self.learn.to_detach(self.learn.loss.mean())): self.reason = 'the loss is not finite before the estimate meets the LR'; raise CancelFitException()
-        if self._i>=len(self._lrs) or self._met(): raise CancelFitException()
-    def _met(self):
+        self.n_batches += 1
+        self.idle,self.stepped = 0 if self.stepped else self.idle+1,False
+        if self.idle > self.patience: self.refuse(no_step(self.learn, self.idle))
+        if self.took_part and not torch.isfinite(self.learn.to_detach(self.learn.loss.mean())): # of no skipped batch
+            self.reason = 'the loss is not finite before the estimate meets the LR'
+            if self.i<2 or bad_numbers(self.learn):
+                self.reason = 'the loss is not finite, whatever the LR: look at the data'
+            raise CancelFitException()
+        self.took_part = False
+        if self.i>=len(self.lrs) or self.met(): raise CancelFitException()
+    def after_epoch(self):
+        self.idle_epochs,self.n_batches = 0 if self.n_batches else self.idle_epochs+1,0
+        if self.idle_epochs > 3:
+            self.refuse('a callback cancels each epoch before its first batch: remove it for this call')
+
+    def refuse(self, why):
+        self.refusal = why
+        raise CancelFitException()
+    def met(self):
         "Has the smoothed estimate met its LR? The table's numbers, one at a time"
-        log = self._est._logs[-1]
-        if len(log)==self._seen: return False
-        self._seen = len(log)
+        log = self.est._log
+        if len(log)==self.seen: return False
+        self.seen = len(log)
         last = log.last().sum(0)
         if np.isfinite(last).all():
-            slope,curv = self._avg = (1-self._est._alpha)*self._avg + self._est._alpha*last
-            if slope>0 and curv>0: self._rel.append(math.log(slope/curv/log.known[-1]))
-        return _crossing(np.array(self._rel)) is not None
-    def before_validate(self): raise CancelValidException()
+            slope,curv = self.avg = (1-self.est._alpha)*self.avg + self.est._alpha*last
+            if slope>0 and curv>0: self.rel.append(math.log(slope/curv/log.known[-1]))
+        return _crossing(np.array(self.rel)) is not None
 
+class _NoValidation(Callback):
+    "An epoch ends with its last batch: nothing is validated, and no validation set is needed"
+    order = 10**6
+    def after_train(self): raise CancelEpochException()
+
+# %% ../nbs/curvature_lr.ipynb #fbe46a9b
 @patch
 def curvature_lr_find(self:Learner,
     lr_min:float=1e-4, # LR of the first step
@@ -228,23 +302,24 @@ def curvature_lr_find(self:Learner,
     alpha:float=0.2, # Weight of the newest estimate in the smoothed one
     valid=None # Held-out batches, or a loader of them, to measure on in turn; the next training mini-batch when None
 ) -> LRProbe: # `.lr`, `.estimates`, `.plot()`; readable as it is
-    """Raise the LR until the update probe's estimate falls below it, and put everything back to the bit. For any optimizer.
+    """Raise the LR until the update probe's estimate falls below it; put everything back to the bit. For any optimizer.
 
     Parameter groups keep the ratios of their LRs in `learn.lr`: what is raised and found is the last group's LR."""
     lr_min = real('lr_min', lr_min, 'a number > 0', lambda v: v>0)
     lr_max = real('lr_max', lr_max, f'a number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
-    n_steps = integer('n_steps', n_steps, 'an integer >= 10', lambda v: v>=10)
-    try: n = len(self.dls.train)
-    except TypeError: raise ValueError(f'{type(self.dls.train).__name__} has no length: give it an `n`, or its dataset a `__len__`') from None
-    if not n: raise ValueError('the training set has no mini-batch')
-    if not any(p.requires_grad for p in self.model.parameters()): raise ValueError('the model has no trainable parameter')
-    est = _RampProbe('probe', every, alpha)
-    ramp = _Ramp(np.geomspace(lr_min, lr_max, n_steps).tolist(), est)
+    n_steps,train = count('n_steps', n_steps, 10),self.dls.train
+    if not batch_sizes(train)[0]: raise ValueError('the training set has no mini-batch')
+    _refuse_frozen(self.model)
+    est,n_acc = _RampProbe('probe', every, alpha),1
+    if (cb := first(self.cbs, risinstance(GradientAccumulation))): n_acc = cb.n_acc
+    window = -(-n_acc//(batch_sizes(train)[1] or 1))
+    ramp = _Ramp(np.geomspace(lr_min, lr_max, n_steps).tolist(), est, window)
     with undisturbed(self):
-        self.remove_cbs(self.cbs.filter(lambda cb: cb.order>Recorder.order or cb.name=='progress')) # none that writes files
-        self.logger = noop
+        set_watchers_aside(self)
+        if self.opt is None: self.create_opt()
+        _optimized(self)
         if valid is not None: est._turn = itertools.cycle(given_batches(valid, 2000)) # they stay in memory
-        self.fit(10**6, cbs=[ramp,est])
-        res = LRProbe(est.estimates, ramp.reason if ramp.reason!=LRProbe._far or len(est.estimates)>2 else
-                      f'fewer than 3 estimates with {n_steps=} and {every=}: raise the one or lower the other')
-    return res
+        self.fit(10**6, cbs=[ramp,est,_NoValidation()])
+        if ramp.refusal: raise ValueError(ramp.refusal)
+        few = f'fewer than 3 estimates with {n_steps=} and {every=}: raise the one or lower the other'
+        return LRProbe(est.estimates, few if ramp.reason==LRProbe._far and len(est.estimates)<=2 else ramp.reason)

@@ -21,7 +21,7 @@ from fastai.callback.training import GradientAccumulation
 from .core import *
 from .cycle import OneCycleScheduler
 from .events import *
-from .gradients import given_batches, no_step, trainable
+from .gradients import bad_numbers, given_batches, no_step, trainable
 from .loaders import *
 from .metrics import *
 from .optim import *
@@ -423,12 +423,8 @@ def _trained(sweep):
 
 def _not_finite(sweep):
     "The loss of a training batch is not finite: is it the data, or the LR?"
-    learn = sweep.learn
-    def any_bad(bs, bad): return any(bad(t).any() for t in bs if torch.is_tensor(t) and t.is_floating_point())
-    bad = any_bad(learn.xb, torch.isnan) or any_bad(learn.yb, lambda t: ~torch.isfinite(t)) # a mask may be infinite
-    bad = float(learn.to_detach(torch.tensor(float(bad), device=learn.loss.device))) # in any of the processes
     lr = sweep.lr_now()
-    if bad: why = 'numbers in this mini-batch are not finite'
+    if bad_numbers(sweep.learn): why = 'numbers in this mini-batch are not finite'
     elif not sweep.step_losses: why = 'and no step was taken yet'
     elif lr <= sweep.lrs[-1]/50 and sweep.at_rest: why = 'and the weights have hardly moved'
     else: sweep.diverge()

@@ -15,9 +15,9 @@ from fastcore.basics import *
 from functools import partial
 
 # %% ../nbs/snapshots.ipynb #8ad42d3a
-_block,_least = 4,16 # coordinates in a block; coordinates of a tensor, at least
+_run_length,_fewest = 4,16 # coordinates that are taken together; coordinates of a tensor, at least
 
-def _dense(p):
+def _fills_memory(p):
     "Does `p` fill one block of memory, in whatever order?"
     n = 1
     for stride,size in sorted(zip(p.stride(), p.shape)):
@@ -26,44 +26,56 @@ def _dense(p):
             n *= size
     return True
 
-def flat_view(p): return p.detach().as_strided((p.numel(),), (1,)) if _dense(p) else p.detach().reshape(-1)
+def flat_view(
+    p # A tensor
+): # `(p.numel(),)`
+    "All coordinates of `p` in the order of its memory; a copy where it has gaps"
+    return p.detach().as_strided((p.numel(),), (1,)) if _fills_memory(p) else p.detach().reshape(-1)
 
-def sampled_view(p, k):
-    "Size, strides and offset of a view of the memory of `p`: about `k` coordinates in blocks, spread evenly"
-    n = p.numel()
+def sampled_view(
+    p, # A tensor
+    k:int # Coordinates wanted
+) -> tuple: # As `as_strided` takes them
+    "Size, strides and offset of a view of the memory of `p`: about `k` coordinates in short runs, spread evenly"
+    n,length = p.numel(),_run_length
     if k>=n: return (1,n),(n,1),0
-    rows = k//_block
+    rows = k//length
     top,width = n//rows, n//len(p)
-    # the widest stride, or a little less (blocks then cover 90 % at least), so that not all blocks lie in the same columns
-    stride = max(range(max(top-top//10, top-64), top+1), key=lambda s: (-max(math.gcd(s, width), _block), s))
-    return (rows,_block), (stride,1), (n-(rows-1)*stride-_block)//2
+    # the widest stride, or a little less (runs then cover 90 % at least), so that not all runs lie in the same columns
+    strides = range(max(top-top//10, top-64), top+1)
+    stride = max(strides, key=lambda s: (-max(math.gcd(s, width), length), s))
+    return (rows,length), (stride,1), (n-(rows-1)*stride-length)//2
 
 # %% ../nbs/snapshots.ipynb #4f54f872
 class _Segment:
-    "Steps of some tensors of one parameter group: of all their coordinates, or of a weighted sample, gathered into one vector"
+    "Steps of some tensors of a parameter group: of all coordinates, or of a weighted sample, gathered into one vector"
     def __init__(self, group, ps, ks, dtype):
         self.group,self.ps,self.at = group,ps,None
-        ns = [p.numel() if k>=p.numel() else k//_block*_block for p,k in zip(ps, ks)]
+        ns = [p.numel() if k>=p.numel() else k//_run_length*_run_length for p,k in zip(ps, ks)]
         n,dev = sum(ns),ps[0].device
-        self.room = 2**18 if dev.type=='cpu' else 2**24 # coordinates handled at once: fewer cost calls, more fall out of the cache
+        self.room = 2**18 if dev.type=='cpu' else 2**24 # coordinates at once: fewer cost calls, more the cache
         new = partial(torch.empty, dtype=dtype, device=dev)
         sampled = any(m<p.numel() for m,p in zip(ns, ps))
-        self.w = torch.cat([torch.full((m,), p.numel()/m, dtype=dtype, device=dev) for m,p in zip(ns, ps)]) if sampled else None
+        self.w = torch.cat([new(m).fill_(p.numel()/m) for m,p in zip(ns, ps)]) if sampled else None
         self.cur,self.views = None,[sampled_view(p, m) for p,m in zip(ps, ns)]
-        if sampled or n<=self.room: self.cur,split = new(n),lambda x: [x]
-        else: split = lambda x: [c for o in x.split(ns) for c in o.split(self.room)]
-        if self.cur is not None: self.into = [o.view(v[0]) for o,v in zip(self.cur.split(ns), self.views)]
-        self.prev,self.d = split(new(n)),split(new(n)) # the last weights; the last step
+        if sampled or n<=self.room:
+            self.cur = new(n)
+            self.into = [o.view(v[0]) for o,v in zip(self.cur.split(ns), self.views)]
+            def chunks(x): return [x]
+        else:
+            def chunks(x): return [c for o in x.split(ns) for c in o.split(self.room)]
+        self.prev,self.d = chunks(new(n)),chunks(new(n)) # the last weights; the last step
         self.y = new(max(map(len, self.prev)))
 
     def now(self):
-        "The present weights, in chunks. Their views are made anew when a tensor has moved in memory, or has to be copied"
+        "The present weights, in chunks. Their views are made anew when a tensor has moved, or has to be copied"
         at = [p.data_ptr() for p in self.ps]
         if at!=self.at:
             flat = [flat_view(p) for p in self.ps]
+            def sample(o, size, stride, first): return o.as_strided(size, stride, o.storage_offset()+first)
             if self.cur is None: self.src = [c for o in flat for c in o.split(self.room)]
-            else: self.src = [o.as_strided(size, stride, o.storage_offset()+first) for o,(size,stride,first) in zip(flat, self.views)]
-            self.at = at if all(map(_dense, self.ps)) else None
+            else: self.src = [sample(o, *v) for o,v in zip(flat, self.views)]
+            self.at = at if all(map(_fills_memory, self.ps)) else None
         if self.cur is None: return self.src
         torch._foreach_copy_(self.into, self.src)
         return [self.cur]
@@ -88,15 +100,22 @@ class _Segment:
         if keep: self.prev,self.d,self.num = self.d,self.prev,torch.stack(nums).sum()
         return row
 
+# %% ../nbs/snapshots.ipynb #b2925ad2
 class StepSums:
     "Consecutive optimizer steps of named tensors, by parameter group, and by layer when asked"
-    def __init__(self, groups, n_coords=None, layer=lambda name: ''):
+    def __init__(self,
+        groups, # For each parameter group `(name, tensor)` pairs
+        n_coords:int=None, # Coordinates to follow; all when None
+        layer=lambda name: '' # The layer that a name belongs to
+    ):
         named = [(i,n,p) for i,g in enumerate(groups) for n,p in g]
         total,weight = sum(p.numel() for *_,p in named),sum(p.numel()**.75 for *_,p in named)
         dtype = torch.float64 if any(p.dtype==torch.float64 for *_,p in named) else torch.float32
-        if len({p.device for *_,p in named}) > 1: raise ValueError('the parameters are on several devices: HessianFreeLR needs them on one')
-        def share(p): # a large tensor gets more than a small one, but less than its share: gradients differ more between tensors than within
-            return p.numel() if n_coords is None or n_coords>=total else max(_least, round(n_coords*p.numel()**.75/weight))
+        if len({p.device for *_,p in named}) > 1:
+            raise ValueError('the parameters are on several devices: HessianFreeLR needs them on one')
+        def share(p): # not in proportion to its size: gradients differ more between tensors than within
+            if n_coords is None or n_coords>=total: return p.numel()
+            return max(_fewest, round(n_coords*p.numel()**.75/weight))
         parts = {}
         for i,n,p in named: parts.setdefault((i,layer(n)), []).append(p)
         self.keys = list(parts)
@@ -107,7 +126,7 @@ class StepSums:
         for s in self.segs: s.start()
 
     def step(self, rhos=None, keep=True):
-        "After a step. With `rhos`, for each group the last step's LR over this one's: a row of four sums for each segment"
+        "After a step. With `rhos`, each group's last LR over this one: a row of four sums for each segment"
         rows = [s.step(rhos and rhos[s.group], keep) for s in self.segs]
         return torch.stack(rows) if rhos else None
 
@@ -115,11 +134,16 @@ class StepSums:
 class DeviceLog:
     "Rows of numbers on the device, and beside each a row of numbers that the host knows"
     size = 256
-    def __init__(self, keys): self.keys,self.blocks,self.known,self.n,self.free = keys,[],array('d'),0,0
+    def __init__(self,
+        keys # What the rows of an estimate are about
+    ): self.keys,self.blocks,self.known,self.n,self.free = keys,[],array('d'),0,0
     def __len__(self): return self.n
 
     def add(self, row, *known):
-        if not self.free: self.blocks.append(row.new_empty(self.size, *row.shape)); self.free = self.size
+        "A row of the device, and what the host knows beside it"
+        if not self.free:
+            self.blocks.append(row.new_empty(self.size, *row.shape))
+            self.free = self.size
         self.blocks[-1][self.size-self.free] = row
         self.known.extend(known)
         self.n,self.free = self.n+1,self.free-1

@@ -985,6 +985,146 @@ def test_the_finder_says_why_it_found_nothing():
     for kw in (dict(lr_min=0.), dict(lr_max=1e-9), dict(n_steps=3), dict(every=0), dict(alpha=0.)):
         with pytest.raises(ValueError, match=f'{list(kw)[0]}='): learner().curvature_lr_find(**kw)
 
+# --- what people ran into
+
+class OwnSteps(Callback):
+    "Takes its own backward and step, and cancels the batch"
+    run_valid = False
+    def after_loss(self):
+        self.learn.loss_grad.backward()
+        self.opt.step()
+        self.opt.zero_grad()
+        raise CancelBatchException()
+
+class Stops(Callback):
+    run_valid = False
+    def __init__(self, event, error): self.event,self.error = event,error
+    def __call__(self, event):
+        if event==self.event: raise self.error()
+
+@pytest.mark.parametrize('cb', [OwnSteps, lambda: Stops('after_loss', CancelBatchException), lambda: Stops('before_step', CancelBatchException),
+    lambda: Stops('before_epoch', CancelEpochException), lambda: Stops('before_train', CancelTrainException)],
+    ids=['own steps','skips','no step','no epoch','no training'])
+def test_the_finder_is_never_endless(cb):
+    learn = learner(partial(SGD, mom=.9), cbs=cb())
+    before = state_of_model(learn)
+    with pytest.raises(ValueError, match='optimizer step.*perhaps (OwnSteps|Stops)|cancels each epoch'): learn.curvature_lr_find()
+    assert state_of_model(learn)==before and learn.opt is None
+
+@pytest.mark.parametrize('mode', ['paper','secant','probe'])
+@pytest.mark.parametrize('what', ['alternates','freezes all','thaws'])
+def test_trainable_parameters_that_change_within_an_epoch(mode, what):
+    "Estimates go on without those that have no gradient, and training is what it would be"
+    class Alternate(Callback):
+        order,run_valid = 0,False
+        def before_batch(self):
+            body,head = self.learn.model.body,self.learn.model.head
+            if what=='alternates':
+                body.requires_grad_(self.iter%2==0)
+                head.requires_grad_(self.iter%2==1)
+            elif what=='thaws': body.requires_grad_(self.iter>4)
+            else: body.requires_grad_(self.iter<4)
+    runs = []
+    for est in (None, HessianFreeLR(mode, every=1)):
+        learn = learner(SGD, cbs=Alternate(), splitter=split2)
+        runs.append(state(fit(learn, 2, lr=.05, cbs=est)))
+    assert runs[0]==runs[1] and len(est.estimates)>10 and est.estimates.raw.notna().any()
+
+def test_a_frozen_parameter_has_a_gradient_of_zero():
+    learn = learner(SGD)
+    learn.create_opt()
+    from superconv_fastai.gradients import loss_gradient
+    learn.dl = learn.dls.train
+    learn.model.eval()
+    learn._split(learn.dls.valid.one_batch())
+    ps = list(learn.model.parameters())
+    whole = loss_gradient(learn, ps)
+    learn.model.body.requires_grad_(False)
+    part = loss_gradient(learn, ps)
+    n = len(list(learn.model.body.parameters()))
+    assert all((g==0).all() for g in part[:n]) and all(torch.equal(a, b) for a,b in zip(whole[n:], part[n:]))
+    learn.model.requires_grad_(False)
+    assert all((g==0).all() for g in loss_gradient(learn, ps))
+
+@pytest.mark.parametrize('opt', [SGD, Adam, partial(OptimWrapper, opt=torch.optim.SGD)], ids=['SGD','Adam','torch'])
+def test_what_the_optimizer_leaves_out_is_not_measured(opt):
+    "A splitter that leaves layers out gives what the same layers frozen give"
+    res = []
+    for frozen in (False,True):
+        learn = learner(opt, splitter=lambda m: [params(m.head)])
+        learn.model.body.requires_grad_(not frozen)
+        res.append((learn.curvature_lr(3).by_batch, learn.curvature_lr_find(n_steps=20).estimates))
+    for a,b in zip(*res): pd.testing.assert_frame_equal(a, b)
+    everything = learner(opt).curvature_lr(3).by_batch
+    assert not np.allclose(everything.probe_slope, res[0][0].probe_slope)
+
+@pytest.mark.parametrize('call', ['curvature_lr','curvature_lr_find'])
+def test_nothing_to_train_is_said_in_a_sentence(call):
+    for freeze in (lambda m: m.requires_grad_(False), lambda m: m.head.requires_grad_(False)):
+        learn = learner(SGD, splitter=lambda m: [params(m.head)])
+        freeze(learn.model)
+        with pytest.raises(ValueError, match='^the model has no trainable parameter'): getattr(learn, call)()
+        assert learn.opt is None
+
+def test_the_finder_needs_no_validation_set():
+    res = []
+    for alone in (False,True):
+        learn = learner(partial(SGD, mom=.9))
+        if alone: learn.dls = DataLoaders(learn.dls.train)
+        res.append(learn.curvature_lr_find(n_steps=40))
+    pd.testing.assert_frame_equal(res[0].estimates, res[1].estimates)
+    learn.dls = DataLoaders(learn.dls.train)
+    assert len(learn.curvature_lr(3).by_batch)==3
+
+class Swaps(Callback):
+    "Averaged weights, in place of the trained ones during validation"
+    order = 5
+    def __init__(self): self.swapped = 0
+    def before_validate(self): self.swapped += 1
+    def after_validate(self): self.swapped -= 1
+    def before_batch(self): seen.append(self.swapped)
+
+seen = []
+def test_the_finder_does_not_validate():
+    learn = learner(SGD, cbs=Swaps())
+    learn.curvature_lr_find(n_steps=30)
+    assert set(seen)=={0}
+
+def test_a_batch_that_is_skipped_does_not_end_the_ramp():
+    class Skip(Callback):
+        run_valid = False
+        def after_loss(self):
+            if not torch.isfinite(self.loss): raise CancelBatchException()
+    for cbs,found in ((Skip(),True), (None,False)):
+        learn = learner(partial(SGD, mom=.9), cbs=cbs)
+        n,loss = [0],learn.loss_func
+        def odd_one(p, y): # a batch in nine, whatever is asked of it
+            return loss(p, y)*(math.nan if learn.iter==8 else 1.)
+        learn.loss_func = odd_one
+        f = learn.curvature_lr_find(n_steps=60)
+        assert ('not finite' not in f.reason) is found
+
+def test_bad_data_is_named():
+    learn = learner(SGD)
+    x,y = torch.full((96,1,8,8), math.nan),torch.zeros(96).long()
+    learn.dls = DataLoaders(DataLoader(list(zip(x, y)), bs=32, num_workers=0), device='cpu')
+    f = learn.curvature_lr_find()
+    assert f.lr is None and 'look at the data' in repr(f)
+
+def test_values_that_a_log_axis_cannot_show_are_counted():
+    import matplotlib.pyplot as plt
+    df = pd.DataFrame(dict(secant_slope=[1.]*5, secant_curvature=[1.,2,1,2,1], probe_slope=[1.,-1,1,1,1], probe_curvature=[1.,1,1,-1,2]))
+    ax = CurvatureLR(df).plot()
+    assert '2 of 5 not positive' in [t.get_text() for t in ax.texts]
+    plt.close('all')
+
+def test_reports_are_shown_alike():
+    learn = learner(partial(SGD, mom=.9))
+    est = HessianFreeLR('probe', every=2)
+    fit(learn, 1, lr=.05, cbs=est)
+    for r in (est, learn.curvature_lr(3), learn.curvature_lr_find(n_steps=30)):
+        assert r._repr_html_().startswith('<b>') and repr(r).split(chr(10))[0].split(':')[0] in r._repr_html_() and len(r.table())
+
 def test_plots_and_reprs():
     import matplotlib; matplotlib.use('Agg')
     for kw in (dict(every=2), dict(mode='probe', every=2), dict(every=2, by_layer=True)):
