@@ -128,7 +128,7 @@ def given_batches(
 ) -> list: # Batches
     "Held-out batches that the user gave, as `held_out_batches` takes them; refused when there are none"
     allowed = 'None, a loader or an iterable of batches'
-    no_batches = isinstance(valid, (DataLoaders,dict,str,torch.Tensor))
+    no_batches = isinstance(valid, (DataLoaders,dict,str,bytes,torch.Tensor,np.ndarray,type))
     if no_batches or not hasattr(valid, '__iter__'): refuse('valid', valid, allowed)
     return held_out_batches(valid, n) or refuse('valid', valid, f'{allowed}, and it holds no batch')
 

@@ -22,6 +22,7 @@ lists = st.sampled_from([[], (), [1,2,3], L(1,2,3), np.ones(3), [None], ['a'], [
 negative = st.floats(max_value=-1e-300, allow_nan=False) | st.integers(max_value=-1)
 fraction = st.floats(.001, .999).map(lambda v: v+3)
 number = odd | not_finite | lists | st.booleans()
+no_batches = st.sampled_from([3, .5, True, 'valid', b'', [], {}, np.zeros(2), torch.zeros(2), object, math.nan])
 nothing = st.none()
 
 def below(v): return st.floats(max_value=v, exclude_max=True, allow_nan=False) | st.integers(max_value=v-1)
@@ -61,16 +62,16 @@ table = { # call, with arguments that are right; what is wrong for each of them
     moms=mom3, wd=odd|not_finite|st.booleans()|negative|st.sampled_from([[], [1,2,3], ['a']]), policy=one_of('paper','authors','cosine')|nothing, cbs=cbs, reset_opt=flag|nothing, start_epoch=number|below(0)|above(2)|nothing, resume=path)),
  'plot_superconv': (lambda l,**k: l.plot_superconv(**{**dict(n_epoch=2), **k}), dict(n_epoch=count|nothing, lr_max=lr, div=number|below(1), div_final=number|below(1), tail_pct=share, stepsize=number|below(1)|fraction, moms=mom3, policy=one_of('paper','authors','cosine'), cbs=cbs)),
  'SuperconvCheckpoint': (lambda l,**k: SuperconvCheckpoint(**k), dict(path=path|nothing)),
- 'lr_range_test': (lambda l,**k: l.lr_range_test(**k), dict(lr_max=positive|nothing, lr_min=at_least_0|nothing, n_steps=count, n_evals=count, n_valid=count, mom=share, wd=at_least_0, bn_stats=one_of('running','batch')|nothing,
+ 'lr_range_test': (lambda l,**k: l.lr_range_test(**k), dict(lr_max=positive, lr_min=at_least_0|nothing, valid=no_batches, n_steps=count, n_evals=count, n_valid=count, mom=share, wd=at_least_0, bn_stats=one_of('running','batch')|nothing,
     metric=odd.filter(lambda v: v is not int)|st.integers()|st.booleans(), stop_div=flag|nothing, lower_is_better=flag, state_file=path)),
  'verdict': (lambda l,**k: verdict(**{**dict(lrs=[0,.1,.2,.3], scores=[0,.5,.6,.7]), **k}), dict(lrs=odd|nothing|st.sampled_from([[0,.1], [0,.1,.1,.2], [-1,0,1,2], [0,1,2,math.nan], [[0,1,2,3]], ['a']*4]),
-    scores=odd|nothing|st.sampled_from([[1], 3, [[1]*4], ['a']*4]), losses=odd|st.sampled_from([[1], 3, [[1]*4]]), lower_is_better=flag|nothing, noise=at_least_0|nothing)),
+    scores=odd|nothing|st.sampled_from([[1], 3, [[1]*4], ['a']*4]), losses=odd|st.sampled_from([[1], 3, [[1]*4]]), lower_is_better=flag|nothing, noise=at_least_0|nothing, constant=number)),
  'hessian_free_lr': (lambda l,**k: hessian_free_lr(**{**dict(theta0=1., theta1=2., theta2=4., lr=.1), **k}), dict(lr=odd|not_finite|negative|st.just(0)|nothing, norm=one_of('l1','l2')|nothing)),
  'noise_floor': (lambda l,**k: noise_floor(**{**dict(lr=.1), **k}), dict(lr=positive|nothing, mom=share|nothing, nesterov=flag|nothing)),
  'HessianFreeLR': (lambda l,**k: HessianFreeLR(**k), dict(mode=one_of('paper','secant','probe')|nothing, every=count, alpha=number|negative|st.just(0)|above(1)|nothing, n_coords=count, by_layer=flag|nothing,
     params=one_of('trainable','all')|nothing, smoothing=one_of('sums','ratios')|nothing, metric=flag|nothing)),
  'curvature_lr': (lambda l,**k: l.curvature_lr(**k), dict(n_batches=number|below(2)|fraction|nothing, rel_step=number|negative|st.just(0)|above(1)|nothing)),
- 'curvature_lr_find': (lambda l,**k: l.curvature_lr_find(**k), dict(lr_min=positive|nothing, lr_max=positive|nothing, n_steps=number|below(10)|fraction|nothing, every=count, alpha=number|negative|st.just(0)|above(1)|nothing)),
+ 'curvature_lr_find': (lambda l,**k: l.curvature_lr_find(**k), dict(lr_min=positive|nothing, lr_max=positive|nothing, n_steps=number|below(10)|fraction|nothing, every=count, alpha=number|negative|st.just(0)|above(1)|nothing, valid=no_batches)),
  'regularizers': (lambda l,**k: l.regularizers(**k), dict(lr_max=lr)),
  'reduced_regularization': (lambda l,**k: l.reduced_regularization(**k).__enter__(), dict(wd=odd|not_finite|st.booleans()|negative|st.sampled_from([[], [1,2,3], ['a']]), dropout=number|negative|above(0))),
  'balance_regularization': (lambda l,**k: l.balance_regularization(**{**dict(lr_max=.1), **k}), dict(lr_max=lr|nothing, n_epoch=count|nothing, wds=grid, dropouts=grid, seeds=number|below(2)|fraction|nothing, n_jobs=number|fraction|st.just(0)|nothing, path=path, reinit=call)),
@@ -137,7 +138,7 @@ examples = [ # call, argument, value, what it may be
     ('fit_superconv','lr_max',{},'a finite number > 0'), ('fit_superconv','wd',-1,'a finite number >= 0'), ('fit_superconv','cbs','SaveModel','a callback or a list of callbacks'), ('fit_superconv','reset_opt','no','True or False'),
     ('fit_superconv','start_epoch',3,'an integer in [0, n_epoch], and n_epoch=2'), ('fit_superconv','resume','no/folder/ck','a file, new or not, in a folder that exists'), ('fit_superconv','moms','high',"three numbers in [0, 1), or 'critical'"),
     ('fit_superconv','stepsize',11,'2*stepsize <= n_steps, and n_steps=20'), ('plot_superconv','cbs',[3],'a list of callbacks'), ('plot_superconv','tail_pct',1,'in [0, 1)'), ('SuperconvCheckpoint','path',None,'in a folder that exists'),
-    ('SuperconvCheckpoint','path','x'*5000,'in a folder that exists'), ('lr_range_test','lr_max',math.nan,'a finite number > lr_min'), ('lr_range_test','n_valid',.5,'None or an integer >= 1'), ('lr_range_test','metric','f1',"one of 'loss', 'mae'"),
+    ('SuperconvCheckpoint','path','x'*5000,'in a folder that exists'), ('lr_range_test','lr_max',math.nan,'a finite number > lr_min'), ('lr_range_test','n_valid',.5,'None or an integer >= 1'), ('lr_range_test','metric','f1',"one of 'mae', 'loss'"),
     ('lr_range_test','state_file','/','a file that does not exist yet'), ('verdict','lrs',[0,.1,.1,.2],'finite, >= 0, and rising'), ('verdict','noise',-1,'a finite number >= 0'), ('hessian_free_lr','lr',0,'a number > 0'),
     ('hessian_free_lr','norm','l3',"one of 'l1', 'l2'"), ('noise_floor','mom',1,'in [0, 1)'), ('HessianFreeLR','mode','fast',"one of 'paper', 'secant', 'probe'"), ('HessianFreeLR','alpha',2,'in (0, 1]'), ('HessianFreeLR','metric',1,'True or False'),
     ('curvature_lr','n_batches',1,'an integer >= 2'), ('curvature_lr','rel_step',0,'in (0, 1)'), ('curvature_lr_find','n_steps',5,'an integer >= 10'), ('curvature_lr_find','lr_max',1e-9,'a number > lr_min'), ('regularizers','lr_max',-1,'a finite number > 0'),
