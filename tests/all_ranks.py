@@ -94,6 +94,20 @@ res['balance_regularization'] = dict(runs=[[list(k), r] for k,r in b.runs.items(
 again = learn.balance_regularization(.05, 1, wds=[0,.1], seeds=3, path=path/'balance.jsonl') # goes on from the log
 res['balance_regularization, resumed'] = dict(runs=[[list(k), r] for k,r in again.runs.items()], kept=all(again.runs[k]==r for k,r in b.runs.items()))
 
+learn,calm = learner(),learner()
+report = unseed(learn).superconverge(2, search=60)
+unseed(calm).fit_superconv(2, report.lr_max)
+res['superconverge'] = dict(lr=report.lr_max, table=report.table().to_json(), weights=digest(learn), as_fit=digest(learn)==digest(calm))
+class Spoiled(Callback):
+    "The loss of one process is not finite in the run, while the LR is high"
+    run_valid = False
+    def after_loss(self):
+        high = self.opt.hypers[0]['lr']>.05 and not hasattr(self.learn, 'lr_finder')
+        if rank==1 and high: self.learn.loss_grad,self.learn.loss = self.learn.loss_grad*math.nan,self.learn.loss*math.nan
+learn = unseed(learner())
+report = learn.superconverge(6, lr_max=.08, cbs=Spoiled())
+res['superconverge, one process has NaN'] = dict(lr=report.lr_max, restarts=len(report.restarts), weights=digest(learn))
+
 def fits(): return dict(cycle=Learner.fit_superconv, constant=Learner.fit)
 c = compare_fits(learner, fits(), 1, seeds=1, path=path/'compare.jsonl')
 res['compare_fits'] = dict(runs=c.runs.drop(columns='seconds').to_json())

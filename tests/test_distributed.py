@@ -30,13 +30,14 @@ def ranks(tmp_path_factory):
 
 windows = [f'accumulation, {n} items, {n_acc=}, {drop_last=}' for n,n_acc,drop_last in ((250,64,False), (202,40,False), (250,64,True), (100,32,True))]
 calls = ['fit_superconv', 'accumulation', *windows, 'whole batch, all', 'whole batch, one', 'curvature_lr_find, one process has NaN', 'lr_range_test, one process has NaN', 'lr_range_test', 'HessianFreeLR paper', 'HessianFreeLR secant', 'HessianFreeLR probe', 'curvature_lr', 'curvature_lr_find',
-         'regularizers', 'balance_regularization', 'balance_regularization, resumed', 'compare_fits', 'compare_fits, resumed']
+         'regularizers', 'balance_regularization', 'balance_regularization, resumed', 'superconverge',
+         'superconverge, one process has NaN', 'compare_fits', 'compare_fits, resumed']
 
 @pytest.mark.parametrize('call', calls)
 def test_every_process_gets_the_same(ranks, call):
     a,b = ranks
     assert a[call]==b[call]
-    for k in ('untouched','observes','kept'): assert a[call].get(k, True), f'not {k}'
+    for k in ('untouched','observes','kept','as_fit'): assert a[call].get(k, True), f'not {k}'
 
 def test_the_schedule_is_that_of_the_steps_of_all_processes(ranks):
     fit = ranks[0]['fit_superconv']
