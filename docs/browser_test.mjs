@@ -155,13 +155,13 @@ async function theme(page, bad) { // each state once, from auto back to auto
   if (!right) bad.push(['theme switch', JSON.stringify(seen)])
 }
 
-async function enlarge(page, bad) { // a figure fills the window when it is clicked, until Escape
+async function enlarge(page, bad, patience) { // a figure fills the window when it is clicked, until Escape
   const figure = page.locator('button.enlarge').first()
   if (!await page.locator('article .cell_output img').count()) return
   const open = () => page.evaluate(() => !!document.querySelector('dialog.figure[open] img')?.naturalWidth)
   const seen = []
   try {
-    await figure.click({ timeout: 5000 })
+    await figure.click({ timeout: patience })
     await page.waitForFunction(() => document.querySelector('dialog.figure[open] img')?.naturalWidth)
     seen.push(await open())
     await page.keyboard.press('Escape')
@@ -190,11 +190,15 @@ async function copy(page, bad, base, patience) { // the first and the last butto
   const buttons = page.locator('.copybtn'), n = await buttons.count()
   for (const i of new Set(n ? [0, n-1] : [])) {
     const b = buttons.nth(i), want = await b.evaluate(e => {
-      e.scrollIntoView({ block: 'center' })
+      e.scrollIntoView({ block: 'center', behavior: 'instant' })
       return e.parentElement.querySelector('pre').innerText.replace(/\n$/, '')
     })
-    await b.hover({ force: true })
-    await b.click({ force: true })
+    for (let i = 0; ; i++) // a page that is still being laid out may move the button away
+      try { await b.click({ force: true }); break } catch (e) {
+        if (i === 5) throw e
+        await b.evaluate(e => e.scrollIntoView({ block: 'center', behavior: 'instant' }))
+        await page.waitForTimeout(500)
+      }
     let got = '', looks = 0
     for (const end = Date.now() + patience; got !== want && Date.now() < end; await page.waitForTimeout(100)) {
       if (++looks % 20 === 0) await b.click({ force: true }) // a busy machine may have lost the first one
@@ -216,7 +220,7 @@ async function checkPage(page, path, base, bad, patience = 30_000) {
     await page.evaluate(() => { document.body.dataset.theme = 'auto' })
     bad.push(...await page.evaluate(overflow))
     await theme(page, bad)
-    await enlarge(page, bad)
+    await enlarge(page, bad, patience)
     await copies(page, bad, base, patience)
     await page.setViewportSize(phone)
     bad.push(...await page.evaluate(overflow))

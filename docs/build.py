@@ -41,6 +41,7 @@ KEYWORDS = {
     'tutorials/understanding*': 'superconvergence, glossary, cyclical learning rates',
     'tutorials/balance': 'weight decay, dropout, regularization',
     'citation': 'citation, cite, bibtex, reference, licence, license, version'}
+CARDS = ['tutorials/evidence']   # rows of tables on these pages can be linked to, and are cards on a phone
 NPM = { # version, and npm's sha512
     'mathjax': ('3.2.2',
         'Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=='),
@@ -246,13 +247,14 @@ def processed(name):
 
 # a directive that is left in a code cell, and the tag that says the same to myst-nb, which makes it a class too
 TAGS = {'echo: false':'remove-input', 'output: false':'remove-output', 'include: false':'remove-cell',
-        'code-fold: true':'hide-input', 'code-fold: show':None, 'table: cards':'cards'}
+        'code-fold: true':'hide-input', 'code-fold: show':None}
 def directives(c, name, heading):
     "Turn the Quarto directives that nbdev leaves in a code cell into tags, and drop the rest of the `#|` lines"
     d = dict(re.findall(r'^#\| *([\w-]+): *(.*?) *$', c.source, re.M))
     c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M).strip('\n')
     c.metadata['tags'] = [t for k,t in TAGS.items() if t and d.get(k.split(':')[0]) == k.split(': ')[1]]
     c.metadata['alt'] = d.get('fig-alt', f'Figure: {heading}').strip('"\'')
+    if name in CARDS: c.metadata['tags'].append('cards')
     known = 'fig-alt output eval code-summary'.split()
     unknown = [f'{k}: {v}' for k,v in d.items() if f'{k}: {v}' not in TAGS and k not in known]
     if unknown: sys.exit(f"nbs/{name}.ipynb: docs/build.py does not know the directive {', '.join(unknown)}")
@@ -290,7 +292,9 @@ def anchors(md):
         while slug in seen: slug += '-2'
         seen.add(slug)
         return f'| <a class="row" id="{slug}" href="#{slug}" aria-label="Link to this row">#</a> {m[1].strip()} |'
-    head, rule, rows = re.split(r'^(\| *:?-+.*\n)', md, maxsplit=1, flags=re.M)
+    parts = re.split(r'^(\| *:?-+.*\n)', md, maxsplit=1, flags=re.M)
+    if len(parts) == 1: return md
+    head, rule, rows = parts
     return head + rule + re.sub(r'^\|((?:\\\||[^|\n])*)\|', row, rows, flags=re.M)
 
 def plain_output(c, d, name, images):

@@ -138,6 +138,9 @@ def test_rows_of_a_table_of_claims_can_be_linked_to():
     assert [re.search('id="(.*?)" href="#(.*?)"', r).groups() for r in rows[2:]] == [
         ('weight-decay-less',)*2, ('weight-decay-less-2',)*2]
     assert rows[2].endswith('Weight *decay*: [less](x.html) | 1 |')
+    assert build.anchors('no table') == 'no table'
+    build.directives(c := mk_cell('x'), 'tutorials/evidence', '')
+    assert c.metadata['tags'] == ['cards']
 
 def test_what_search_engines_read():
     m = build.meta('tutorials/find_the_lr', '`Find` it', 'On `lr_max`')['html_meta']
