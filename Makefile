@@ -7,7 +7,7 @@ export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning
 # the lower bounds of settings.ini, and for plum-dispatch what fastai's transforms allow by now: with 2.10 no learner can be exported
 OLDEST := fastai==2.8.1 torch==2.4.0 torchvision==0.19.0 pandas==2.1.4 plum-dispatch==2.9.0
 
-.PHONY: demo test test-slow test-oldest docs docs-test export bench clean
+.PHONY: demo test test-slow test-oldest docs docs-test export bench gpu clean
 
 $(BIN)/.installed: pyproject.toml settings.ini setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3,10) and "Python 3.10 or newer is needed")'
@@ -51,6 +51,10 @@ export: $(BIN)/.installed
 
 bench: $(BIN)/.installed
 	for f in scheduler imports range_test estimator_cost; do echo "== $$f"; python benchmarks/$$f.py || exit 1; done
+
+# On a GPU of the H200 class, in eight minutes; PYTHON has torch and fastai, SUPERCONV_DATA names the folder of the data sets
+gpu:
+	$(PYTHON) benchmarks/gpu.py
 
 clean:
 	rm -rf .venv .venv-oldest _docs _proc build dist

@@ -2,10 +2,10 @@
 
     SUPERCONV_DATA=/path/to/data python benchmarks/cifar_whole.py [--quick]
 
-All 50,000 images (45,000 while the LR is tuned on the other 5,000), cropped and mirrored, batches of 128, a ResNet-8 of
-78,000 parameters, SGD, fastai's decoupled weight decay of 0.01. At 8 epochs one cycle, `fit_one_cycle`, a linear decay to
-zero and multistep, three LRs each, three seeds on the 10,000 test images; at 24 epochs the cycle and multistep with the
-LRs of 8 epochs, one seed. About two and a half hours on one core.
+All 50,000 images (45,000 while the LR is tuned on the other 5,000), cropped and mirrored, batches of 128, a ResNet-8
+of 78,000 parameters, SGD, fastai's decoupled weight decay of 0.01. At 8 epochs one cycle, `fit_one_cycle`, a linear
+decay to zero and multistep, three LRs each, three seeds on the 10,000 test images; at 24 epochs the cycle and
+multistep with the LRs of 8 epochs, one seed. About two and a half hours on one core.
 
 Each finished run is a line of results/cifar_whole_*.jsonl, so an interrupted study goes on where it stopped;
 results/cifar_whole.json has them all.
@@ -34,11 +34,12 @@ def study(learner, short, long, log=True, **settings):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument('--quick', action='store_true', help='one and two epochs of 500 images, two seeds, no files: does it run?')
+    ap.add_argument('--quick', action='store_true', help='one and two epochs of 500 images, two seeds, no files')
     a = ap.parse_args()
     quiet_start()
     results.mkdir(exist_ok=True)
-    if a.quick: return study(partial(whole_learner, n_train=500, n_valid=500), 1, 2, False, lrs=lrs, seeds=2, tune_seeds=1)
+    few = partial(whole_learner, n_train=500, n_valid=500)
+    if a.quick: return study(few, 1, 2, False, lrs=lrs, seeds=2, tune_seeds=1)
     short,long,tuned = study(whole_learner, 8, 24, lrs=lrs, seeds=seeds, tune_seeds=1)
     save_results('cifar_whole', dict(budgets=[8,24], lrs=lrs, seeds=seeds, tuned=pack_tuned(tuned), columns=columns,
                                      runs=[*pack(short), *pack(long)]))

@@ -13,12 +13,13 @@ def pack(comparison):
 
 def pack_tuned(tuned):
     "For each arm and budget the LR that was found, why it may be untuned, and the mean accuracy with each LR"
-    def tried(df): return {f'{r.lr:g}': round(float(r.accuracy), 5) if math.isfinite(r.accuracy) else None for r in df.itertuples()}
+    def score(v): return round(float(v), 5) if math.isfinite(v) else None
+    def tried(df): return {f'{r.lr:g}': score(r.accuracy) for r in df.itertuples()}
     res = {}
     for arm,t in tuned.items():
         df = t.table()
-        res[arm] = {str(n): dict(lr=lr, untuned=t.untuned.get(n), tried=tried(df[df.n_epoch==n]), by_loss=_by_loss(t, n))
-                    for n,lr in t.lrs.items()}
+        res[arm] = {str(n): dict(lr=lr, untuned=t.untuned.get(n), tried=tried(df[df.n_epoch==n]),
+                                 by_loss=_by_loss(t, n)) for n,lr in t.lrs.items()}
     return res
 
 def _by_loss(t, n):

@@ -40,6 +40,7 @@ class Recipe:
     n_train:int=50_000 # Training images
     n_valid:int=10_000 # Held-out images
     aug:str='mirror' # Augmentation, as in `image_dls`
+    pad:int=None # Pixels by which 'crop+mirror' moves an image at most; an eighth of the side when None
     pixels:str='standardized' # 'standardized': zero mean, unit variance; '0..1': as Caffe's LeNet has them
     size:int=None # Images are resized to this many pixels; as they are when None
     bs:int=1000 # Images in an optimizer step
@@ -63,6 +64,9 @@ class Recipe:
     bn_mom:float=.1 # Weight of the newest batch in BatchNorm's running statistics
     bn_eval:str='running' # Evaluate with BatchNorm's 'running' statistics, or those of the 'batch'
     dropout:float=0. # Dropout in each block
+    label_smoothing:float=0. # Share of the target that is spread over all classes
+    bias_lr:float=1. # LR of BatchNorm's biases over that of everything else; their weight decay is divided by it
+    mirror_test:bool=False # Evaluate the mean of the outputs for an image and its mirror image?
     published:float=None # Test accuracy in the paper, %
     published_sd:float=None # Its spread there
     replication:float=None # Test accuracy at the end of the authors' log, %
@@ -73,6 +77,9 @@ class Recipe:
         for k,v in allowed.items(): choice(k, getattr(self, k), v)
         for k in ('n_train','n_valid','bs','steps'): integer(k, getattr(self, k), 'an integer >= 1', lambda v: v>=1)
         if self.stepsize is None and self.policy in (*policies,'step'): refuse('stepsize', None, f'an integer with policy={self.policy!r}')
+        real('label_smoothing', self.label_smoothing, 'in [0, 1)', lambda v: 0<=v<1)
+        real('bias_lr', self.bias_lr, 'a finite number > 0', lambda v: v>0)
+        if self.bias_lr!=1 and self.opt!='SGD': refuse('bias_lr', self.bias_lr, f'1 with opt={self.opt!r}')
         if self.ghost_bs and self.bs%self.ghost_bs: refuse('ghost_bs', self.ghost_bs, f'a divisor of bs, and bs={self.bs}')
 
     @property
@@ -131,9 +138,12 @@ def _xavier(model):
     return model
 
 def _caffe_lenet(**kwargs): return _xavier(lenet(**kwargs))
+def _airbench94(dropout=0., **kwargs):
+    if dropout: refuse('dropout', dropout, '0 with net=airbench94')
+    return airbench94(**kwargs)
 
 nets = {**{f'resnet{d}': partial(resnet_cifar, d, shortcut='pool') for d in (20,56,110)}, 'resnet56_project': partial(resnet_cifar, 56, shortcut='project'),
-        'wrn32': wide_resnet32, 'wrn22': partial(wide_resnet, 22, 6), 'densenet40': densenet40, 'lenet': _caffe_lenet, 'three_layer': three_layer,
+        'wrn32': wide_resnet32, 'wrn22': partial(wide_resnet, 22, 6), 'densenet40': densenet40, 'lenet': _caffe_lenet, 'airbench94': _airbench94, 'three_layer': three_layer,
         'resnet50': partial(imagenet_model, 'resnet50'), 'inception_resnet_v2': partial(imagenet_model, 'inception_resnet_v2')}
 
 # %% ../nbs/recipes.ipynb #c2dfec88
@@ -276,7 +286,12 @@ _dawn = [Recipe(name='dawnbench', paper='DAWNBench', where='fastai_pytorch_singl
                 policy='paper', steps=_n(30), stepsize=_n(12), lr_min=.075, lr_max=1.5, div_final=100., moms=(.95,.85,.95), published=94.19,
                 note='94.04 % after 27 epochs. The entry also varied colors by 25 % and turned images by 2 degrees')]
 
-recipes = {r.name:r for r in (*_first, *_second, *_momentum, *_large, *_dawn)}
+_jordan = [Recipe(name='cifar94', paper='2404.00498', where='airbench94', net='airbench94', aug='crop+mirror', pad=2, bs=1024, bn_mom=.4,
+                  policy='paper', steps=_n(16, bs=1024), stepsize=_n(7.2, bs=1024), lr_min=.3, lr_max=1.5, moms=.85, nesterov=True,
+                  wd=1.33e-3, label_smoothing=.2, bias_lr=64., mirror_test=True, published=94.01,
+                  note='Published for 9.9 epochs, with Lookahead, alternating mirror images and averages over six crops')]
+
+recipes = {r.name:r for r in (*_first, *_second, *_momentum, *_large, *_dawn, *_jordan)}
 
 # %% ../nbs/recipes.ipynb #bd50a06b
 def recipe_table(
@@ -300,8 +315,18 @@ class BatchStatistics(Callback):
         for m in self.norms: m.training,m.track_running_stats = False,True
     after_cancel_validate = after_validate
 
+# %% ../nbs/recipes.ipynb #c1fa9403
+class _MirrorTest(Callback):
+    "Evaluate the mean of the outputs for each image and for its mirror image"
+    run_train = False
+    def after_pred(self): self.learn.pred = (self.pred + self.model(*(x.flip(-1) for x in self.xb)))/2
+
 # %% ../nbs/recipes.ipynb #ae1e16f0
-def _torch_sgd(params, lr, mom=.9, wd=0., nesterov=False): return OptimWrapper(params, torch.optim.SGD, lr=lr, momentum=mom, weight_decay=wd, nesterov=nesterov and mom>0)
+def _torch_sgd(params, lr, mom=.9, wd=0., nesterov=False):
+    kwargs = dict(momentum=mom, weight_decay=wd, nesterov=nesterov and mom>0)
+    res = OptimWrapper(params, torch.optim.SGD, lr=1., **kwargs)
+    res.set_hyper('lr', lr) # a number, or one for each group
+    return res
 
 def nesterov_step(p, lr, mom, grad_avg, **kwargs):
     "The step of Nesterov momentum, for fastai's `Optimizer`"
@@ -309,6 +334,13 @@ def nesterov_step(p, lr, mom, grad_avg, **kwargs):
 
 def _fastai_sgd(params, lr, mom=.9, wd=0., nesterov=False, decouple_wd=False):
     return Optimizer(params, [weight_decay if decouple_wd else l2_reg, average_grad, nesterov_step if nesterov else momentum_step], lr=lr, mom=mom, wd=wd)
+
+def _norm_biases_apart(model):
+    "Two parameter groups, without what is frozen: everything but BatchNorm's biases, and these"
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    biases = [m.bias for m in norms if m.bias is not None]
+    own = {id(p) for p in biases}
+    return [[p for p in model.parameters() if p.requires_grad and id(p) not in own], biases]
 
 def _opt_func(r):
     "torch's SGD is L2 on all parameters; anything else is fastai's"
@@ -343,6 +375,20 @@ def _imagenet_dls(r, folder, device):
     dls.train.drop_last = True
     return dls
 
+def _by_group(v, of_biases): return v if of_biases==1 else [v,v*of_biases]
+
+def _model_of(r, dls):
+    "The network of a recipe"
+    kwargs = dict(n_out=_classes[r.data])
+    if r.data!='imagenet': kwargs |= dict(n_in=1 if 'mnist' in r.data or r.data=='digits' else 3, dropout=r.dropout)
+    if r.net=='airbench94': # its first layer is made from training images
+        standardize = next(t for t in dls.valid.after_batch.fs if isinstance(t, Standardize))
+        kwargs['images'], = standardize.encodes((dls.train.dataset.tensors[0][:5000],))
+    model = nets[r.net](**kwargs)
+    for m in model.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm): m.momentum = r.bn_mom
+    return ghost_norm(model, r.ghost_bs) if r.ghost_bs else model
+
 def learner_of(
     recipe, # A `Recipe`, or its name in `recipes`
     scale:float=1., # Share of its data and steps
@@ -356,18 +402,16 @@ def learner_of(
     seed_all(integer('seed', seed, 'an integer in [0, 2**32)', lambda v: 0<=v<2**32))
     if r.data=='imagenet': dls = _imagenet_dls(r, folder, device)
     else: dls = image_dls(r.data, r.bs, r.n_train, r.n_valid, valid, r.aug, r.size, folder, device=device)
-    if r.pixels=='0..1':
-        for dl in dls.loaders:
-            for t in dl.after_batch.fs:
-                if isinstance(t, Standardize): t.mean,t.std = torch.zeros(1, 1, 1, 1),torch.full((1, 1, 1, 1), 256.)
-    small = {} if r.data=='imagenet' else dict(n_in=1 if 'mnist' in r.data or r.data=='digits' else 3, dropout=r.dropout)
-    model = nets[r.net](n_out=_classes[r.data], **small)
-    for m in model.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm): m.momentum = r.bn_mom
-    if r.ghost_bs: ghost_norm(model, r.ghost_bs)
-    mom = values(r.moms) or [r.moms]*3
-    learn = Learner(dls, model.to(dls.device), loss_func=CrossEntropyLossFlat(), opt_func=_opt_func(r), lr=r.lr_max, wd=r.wd, wd_bn_bias=r.wd_norm_bias,
-                    moms=tuple(mom), metrics=accuracy, cbs=[BatchStatistics()] if r.bn_eval=='batch' else [])
+    for t in (t for dl in dls.loaders for t in dl.after_batch.fs):
+        if r.pixels=='0..1' and isinstance(t, Standardize):
+            t.mean,t.std = torch.zeros(1, 1, 1, 1),torch.full((1, 1, 1, 1), 256.)
+        if r.pad is not None and isinstance(t, RandomCropMirror): t.pad = r.pad
+    smooth = dict(label_smoothing=r.label_smoothing) if r.label_smoothing else {}
+    groups = {} if r.bias_lr==1 else dict(splitter=_norm_biases_apart)
+    cbs = [BatchStatistics()]*(r.bn_eval=='batch') + [_MirrorTest()]*r.mirror_test
+    learn = Learner(dls, _model_of(r, dls).to(dls.device), loss_func=CrossEntropyLossFlat(**smooth), metrics=accuracy,
+                    opt_func=_opt_func(r), lr=_by_group(r.lr_max, r.bias_lr), wd=_by_group(r.wd, 1/r.bias_lr),
+                    wd_bn_bias=r.wd_norm_bias, moms=tuple(values(r.moms) or [r.moms]*3), cbs=cbs, **groups)
     seed_all(seed, dls)
     return learn
 
@@ -376,7 +420,7 @@ def _epochs_of(r, learn): return max(1, round(r.steps/len(learn.dls.train)))
 
 def _driven(recipe, n_steps, n_groups):
     "What `StepScheduler` drives: a momentum that is constant is the optimizer's own"
-    lr,mom = recipe.schedules(n_steps)
+    lr,mom = replace(recipe, lr_max=_by_group(recipe.lr_max, recipe.bias_lr)).schedules(n_steps)
     return lr,mom if values(recipe.moms) else None
 
 def fit_recipe(
@@ -388,7 +432,8 @@ def fit_recipe(
     if r.policy not in policies or r.mom_stepsize:
         return learn.fit(n_epoch, cbs=[StepScheduler(partial(_driven, r)), TerminateOnNaNCallback()])
     leg = r.schedules(n_epoch*len(learn.dls.train))[0].stepsize
-    learn.fit_superconv(n_epoch, r.lr_max, r.div, r.div_final, stepsize=leg, moms=learn.moms, policy=r.policy,
+    lrs = _by_group(r.lr_max, r.bias_lr)
+    learn.fit_superconv(n_epoch, lrs, r.div, r.div_final, stepsize=leg, moms=learn.moms, policy=r.policy,
                         cbs=TerminateOnNaNCallback())
 
 # %% ../nbs/recipes.ipynb #6aaf17a0

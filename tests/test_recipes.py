@@ -6,7 +6,8 @@ import numpy as np, pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
 from superconv_fastai.core import unpartial
-from superconv_fastai.models import GhostBatchNorm2d
+from superconv_fastai.data import RandomCropMirror, Standardize
+from superconv_fastai.models import GhostBatchNorm2d, airbench94
 from superconv_fastai.recipes import *
 from superconv_fastai.recipes import BatchStatistics, _epochs_of
 from superconv_fastai.schedule import policies
@@ -37,7 +38,7 @@ def test_recipe_adds_up(name):
 
 def test_every_family_is_there():
     "Both papers' figures and tables, DAWNBench; nothing twice"
-    for prefix,n in dict(fig1a=2, fig1b=5, fig2b=3, fig4=3, fig6a=8, fig6b=4, fig7=3, fig8=5, fig9=5, fig10=6, table1=5, wrn32=7, densenet40=7, lenet=6, cifar100=7, momentum=20, resnet50=3, inception=3, dawnbench=1).items():
+    for prefix,n in dict(fig1a=2, fig1b=5, fig2b=3, fig4=3, fig6a=8, fig6b=4, fig7=3, fig8=5, fig9=5, fig10=6, table1=5, wrn32=7, densenet40=7, lenet=6, cifar100=7, momentum=20, resnet50=3, inception=3, dawnbench=1, cifar94=1).items():
         assert sum(k.startswith(prefix) for k in names)==n, prefix
     settings = [tuple(str(v) for k,v in vars(r).items() if k not in ('name','where','published','published_sd','replication','note')) for r in recipes.values()]
     assert len(set(settings))==len(settings)
@@ -219,7 +220,8 @@ def test_every_small_network_takes_a_step(folder, net):
     learn.loss_func(learn.model.train()(x), y).backward()
     learn.opt.step()
     assert learn.model(x).shape==(4, 100 if recipes[name].data=='cifar100' else 10)
-    assert sum(not torch.equal(a, b) for a,b in zip(before, learn.model.parameters())) > .9*len(before)
+    moved = [not torch.equal(a, b) for a,b in zip(before, learn.model.parameters()) if b.requires_grad]
+    assert sum(moved) > .9*len(moved)
 
 def test_run(folder, tmp_path, capsys):
     path = tmp_path/'run.json'
@@ -290,3 +292,67 @@ def test_imagenet_folders(tmp_path, monkeypatch):
     assert [len(dl.dataset) for dl in learn.dls.loaders] == [100,500] and len(learn.dls.train)==3
     x,y = learn.dls.one_batch()
     assert x.shape==(32,3,8,8) and set(y.tolist())=={0,1} # of both classes
+
+# ---- the 94 % network ----
+
+@pytest.fixture
+def narrow(monkeypatch): monkeypatch.setitem(nets, 'airbench94', lambda dropout, **kwargs: airbench94(width=.05, **kwargs))
+
+def small94(**kwargs): return replace(recipes['cifar94'], **{**dict(n_train=200, n_valid=100, bs=50, steps=8, stepsize=3), **kwargs})
+
+def test_biases_of_batchnorm_are_a_group_with_an_lr_and_a_weight_decay_of_their_own(folder, narrow):
+    r = small94()
+    learn = learner_of(r, folder=folder, device='cpu')
+    fit_recipe(learn, r)
+    biases = {id(m.bias) for m in learn.model.modules() if isinstance(m, nn.BatchNorm2d)}
+    rest,own = learn.opt.param_lists
+    assert {id(p) for p in own}==biases and len(own)==6
+    assert {id(p) for p in rest}=={id(p) for p in learn.model.parameters() if p.requires_grad}-biases
+    lrs = np.array(learn.recorder.hps_by_group['lr'])
+    assert np.allclose(lrs[:,1], 64*lrs[:,0]) and lrs[:,0].max()==pytest.approx(1.5)
+    a,b = learn.opt.hypers
+    assert a['wd']==pytest.approx(1.33e-3) and b['wd']==pytest.approx(1.33e-3/64)
+    assert set(learn.recorder.hps['mom'])=={.85} and learn.opt.opt.param_groups[0]['nesterov']
+
+def test_a_baseline_has_the_lr_of_biases_too(folder, narrow):
+    "Multistep, as `ParamScheduler` drives it"
+    r = small94(policy='multistep', at=(.5,), gamma=.1)
+    learn = learner_of(r, folder=folder, device='cpu')
+    seen = []
+    class Seen(Callback):
+        run_valid = False
+        def before_step(self): seen.append([h['lr'] for h in self.opt.hypers])
+    learn.add_cb(Seen())
+    fit_recipe(learn, r)
+    assert seen[0]==pytest.approx([1.5,96.]) and seen[-1]==pytest.approx([.15,9.6])
+
+def test_the_first_layer_whitens_the_training_images_and_stays(folder, narrow):
+    r = small94()
+    learn = learner_of(r, folder=folder, device='cpu')
+    conv,before = learn.model[0],learn.model[0].weight.clone()
+    standardize, = [t for t in learn.dls.valid.after_batch.fs if isinstance(t, Standardize)]
+    x, = standardize.encodes((learn.dls.train.dataset.tensors[0],))
+    out = F.conv2d(x, conv.weight)[:,:12].movedim(1, 3).flatten(0, 2)
+    assert torch.allclose(out.T@out/len(out), torch.eye(12), atol=.05)
+    fit_recipe(learn, r)
+    assert learn.model[0].weight.equal(before)
+
+def test_images_move_by_two_pixels_and_the_target_is_smoothed(folder, narrow):
+    learn = learner_of(small94(), folder=folder, device='cpu')
+    crop, = [t for t in learn.dls.train.after_batch.fs if isinstance(t, RandomCropMirror)]
+    assert crop.pad==2 and learn.loss_func.func.label_smoothing==.2
+
+def test_the_test_averages_mirror_images(folder, narrow):
+    "Logits by hand, for one batch of the held-out images"
+    learn = learner_of(small94(bs=100), folder=folder, device='cpu')
+    preds,_ = learn.get_preds(act=noop)
+    x,_ = learn.dls.valid.one_batch()
+    with torch.no_grad(): by_hand = (learn.model.eval()(x)+learn.model(x.flip(-1)))/2
+    assert torch.allclose(preds, by_hand, atol=1e-4)
+
+@pytest.mark.parametrize('bad', [dict(label_smoothing=1), dict(bias_lr=0), dict(opt='Adam', bias_lr=2.)])
+def test_bad_settings_of_the_94_percent_network(bad):
+    with pytest.raises(ValueError, match=next(reversed(bad))): small(**bad)
+
+def test_airbench_has_no_dropout(folder):
+    with pytest.raises(ValueError, match='dropout'): learner_of(small94(dropout=.1), folder=folder, device='cpu')

@@ -1,0 +1,140 @@
+"The rules of the evidence page."
+import math, sys
+from pathlib import Path
+import numpy as np, pytest
+from scipy import stats
+sys.path.insert(0, str(Path(__file__).parents[1]/'nbs'/'tutorials'))
+from evidence_rules import *
+from stored_results import unpack
+
+# ---- intervals ----
+
+def test_one_look_is_students_interval():
+    x = [1.,2.,4.,7.]
+    mean,low,high = confidence_interval(x)
+    assert (low,high)==pytest.approx(stats.t.interval(.95, 3, np.mean(x), stats.sem(x))) and mean==3.5
+
+def test_intervals_hold_together():
+    "Of ten groups without an effect, one or more is declared to have one in at most 5 % of the experiments"
+    rng = np.random.RandomState(0)
+    def wrong(looks): return any(judge(confidence_interval(x, looks), 'above') for x in rng.randn(10, 6))
+    def any_wrong(looks): return np.mean([wrong(looks) for _ in range(400)])
+    alone,together = any_wrong(1),any_wrong(10)
+    assert alone>.25 and together<.09
+
+def test_one_seed_has_no_interval():
+    assert confidence_interval([3.])==(3.,-math.inf,math.inf)
+
+@pytest.mark.parametrize('looks', [1,2,7])
+def test_the_interval_of_a_median_with_runs_that_never_got_there_covers_it(looks):
+    "The coverage for a continuous distribution is exact: that of the binomial"
+    x = np.r_[-math.inf, np.arange(11.)]
+    _,low,high = confidence_interval(x, looks)
+    below = np.searchsorted(np.sort(x), low)
+    assert 2*stats.binom.cdf(below, 12, .5)<=.05/looks and below==11-np.searchsorted(np.sort(x), high)
+    assert 2*stats.binom.cdf(below+1, 12, .5)>.05/looks
+
+def test_too_few_runs_for_an_interval_of_the_median():
+    assert confidence_interval([-math.inf,1.,2.], 5)[1:]==(-math.inf,math.inf)
+
+# ---- sides ----
+
+@pytest.mark.parametrize('low,high,above,below,level,not_below', [
+    ( .1,  .9,  1, -1,  0,  1), (-.9, -.1, -1,  1,  0,  0), (-.2,  .3,  0,  0,  1,  1), (-.9,  .9, 0,  0,  0,  0),
+    ( .6,  .9,  1, -1, -1,  1), (-.9, -.6, -1,  1, -1, -1), ( .1,  .4,  1, -1,  1,  1), (-math.inf, math.inf, 0, 0, 0, 0)])
+def test_sides(low, high, above, below, level, not_below):
+    got = [judge((0, low, high), r) for r in ('above','below','level','not below')]
+    assert got==[above,below,level,not_below]
+
+def test_noise_is_not_level():
+    "A wide interval around zero says nothing; a narrow one says level, even if it leaves zero out"
+    assert judge((0, -3, 3), 'level')==0 and judge((.2, .1, .3), 'level')==1
+
+def test_unknown_rule():
+    with pytest.raises(ValueError, match='rule'): judge((0,0,0), 'better')
+
+# ---- verdicts ----
+
+yes,no,unclear = [1.,1.1,.9,1.],[-1.,-1.1,-.9,-1.],[1.,-1.,2.,-2.]
+def claim(*settings, **kwargs): return Claim('A claim', '', '', 'digits', dict(enumerate(settings)), **kwargs)
+
+@pytest.mark.parametrize('settings,word', [
+    ([yes,yes],'reproduced'), ([yes,no],'in part'), ([yes,unclear],'in part'), ([no,no],'contradicted'),
+    ([no,unclear],'not reproduced'), ([unclear,unclear],'open'),
+    ([True,True],'reproduced'), ([True,False],'in part'), ([False],'contradicted')])
+def test_words(settings, word): assert claim(*settings).word==word
+
+def test_what_drops_out_is_counted_and_shown():
+    c = claim(yes, yes, dropped={'Fashion-MNIST':'2 of 4 runs got there'})
+    assert c.counts==(2,0,0,1) and c.word=='in part'
+    assert '1 dropped out' in c.verdict and 'Fashion-MNIST: dropped out, 2 of 4 runs got there' in c.numbers()
+    assert claim(no, dropped={'x':'y'}).word=='not reproduced'
+
+def test_never_is_against_the_claim():
+    "No interval is needed where no seed got there; where some did, the median decides"
+    c = claim([-math.inf]*5, yes, unit='times')
+    assert c.sides=={0:-1, 1:1} and '0: never, with 5 seeds' in c.numbers()
+    assert len(c.measured)==1 and claim([-math.inf,1.,1.], unit='times').sides[0]==0
+
+def test_a_rule_scored_on_what_it_was_made_with_is_calibration():
+    assert claim(True, True, calibration=True).word=='calibration'
+
+def test_more_settings_make_each_harder():
+    "The same values are for the claim alone, and open among many"
+    x = [.5,1.,1.5,1.2]
+    assert claim(x).sides[0]==1 and claim(*[x]*20).sides[0]==0
+
+def test_scope_is_in_the_verdict(): assert claim(yes).verdict=='**reproduced**<br>digits'
+
+def test_single_cases_are_no_looks(): assert claim(yes, True, False).intervals[0]==confidence_interval(yes)
+
+def test_a_claim_needs_a_setting():
+    with pytest.raises(ValueError, match='no settings'): claim()
+
+def test_units():
+    assert claim([math.log(2)]*2, unit='times').text((math.log(2), 0., math.log(4)))=='2.00 (1.00 to 4.00)'
+    assert claim(yes).text((1., .5, 1.5))=='+1.00 (+0.50 to +1.50)'
+    assert claim(yes, unit='times').text((-math.inf,-math.inf,0.))=='never (never to 1.00)'
+
+# ---- steps to an accuracy ----
+
+def lines(arm, n, *curves):
+    return [f"{arm}|{n}|{s}|finished|{10*n}|" + ';'.join(f'1,1,{a}' for a in c) for s,c in enumerate(curves)]
+
+def test_speedup():
+    "A fast run needs 20 of the slow one's 40 steps, and with the second seed it never gets there"
+    c = unpack(lines('fast', 3, [.5,.8,.9], [.5,.6,.7]) + lines('slow', 5, [.1,.2,.3,.8,.8], [.1,.2,.3,.4,.8]))
+    assert steps_to_reach(c, 'fast', 3, .8).tolist()==[20,math.inf]
+    a,b = log_speedup(c, ('fast',3), ('slow',5), .8)
+    assert a==pytest.approx(math.log(2)) and b==-math.inf
+    with pytest.raises(ValueError, match='with every seed'): log_speedup(c, ('slow',5), ('fast',3), .8)
+
+# ---- the map of regimes ----
+
+def regimes(tmp_path, *runs):
+    "A log with these runs: schedule, lr, epochs, split, seed, accuracy"
+    from regime_map import Regimes
+    from superconv_fastai.runs import RunLog
+    with RunLog('study', tmp_path/'log.jsonl', dict(study='regimes')) as log:
+        for schedule,lr,n,split,seed,acc,*machine in runs:
+            log.add(('cifar10',2500,schedule,lr,1e-4,n,split,seed), dict(accuracy=acc, status='finished', machine=(machine or ['A'])[0]))
+    return Regimes(tmp_path/'log.jsonl')
+
+pair = [('cycle',3.,25,'test',0,.47), ('multistep',.35,25,'test',0,.45), ('multistep',.35,200,'test',0,.44)]
+
+def test_gain_is_paired_by_seed_and_kind_of_machine(tmp_path):
+    r = regimes(tmp_path, *pair, ('cycle',3.,25,'test',1,.40), ('cycle',3.,25,'test',2,.40), ('multistep',.35,25,'test',2,.1,'B'))
+    assert r.gain('cifar10', 2500, 25, 25)==pytest.approx([2.]) # seed 1 has no partner, seed 2 one from elsewhere
+    t = r.table().set_index(['epochs','longer'])
+    assert t.gain[25,1]==pytest.approx(2) and t.gain[25,8]==pytest.approx(3) and len(t)==2 and set(t.lr)=={"the paper's"}
+
+def test_an_unfinished_search_has_no_tuned_lr(tmp_path):
+    tries = [('multistep',.1,25,'tune',1000,.41), ('multistep',.35,25,'tune',1000,.44), ('multistep',1.,25,'tune',1000,.45)]
+    assert regimes(tmp_path, *pair, *tries).tuned_lr('cifar10', 2500, 'multistep', 25) is None
+
+def test_tuned_lr(tmp_path):
+    tries = [('multistep',.1,25,'tune',1000,.41), ('multistep',.35,25,'tune',1000,.44), ('multistep',1.,25,'tune',1000,.45),
+             ('multistep',3.5,25,'tune',1000,.2), ('multistep',1.,25,'test',0,.46)]
+    r = regimes(tmp_path, *pair, *tries)
+    assert r.tuned_lr('cifar10', 2500, 'multistep', 25)==1. and r.tuned_lr('cifar10', 2500, 'multistep', 200) is None
+    assert r.scores('cifar10', 2500, 'multistep, tuned', 25).tolist()==[.46]
