@@ -111,6 +111,8 @@ def sections(doc):
     "A docstring without its paragraphs `Raises: ...` and `See also: ...`, and those by name"
     return _re_section.sub('', doc).strip(), {k: ' '.join(v.split()) for k,v in _re_section.findall(doc)}
 
+def private(name): return any(re.match('_(?!_)', o) for o in name.split('.'))
+
 class Symbol(ShowDocRenderer):
     "Renders a symbol, and the documented public members of a class, as directives of Sphinx's Python domain"
     explicit = ()  # names that have a show_doc of their own
@@ -136,6 +138,7 @@ class Symbol(ShowDocRenderer):
         return res + ([['**Raises**', '', '', raises]] if raises else [])
 
     def _repr_markdown_(self, colons=4):
+        if private(self.nm): return ''   # a public method that is patched to a private class
         dm = docments(self.sym, full=True, args_kwargs=True) if callable(self.sym) else {}
         ret, bound = dm.pop('return', None), self.kind in ('class','method','property','classmethod')
         if dm and bound and next(iter(dm)) in ('self','cls'): dm.pop(next(iter(dm)))
@@ -333,7 +336,7 @@ _re_link = re.compile(rf'(!?)\[((?:{_re_image}|{_re_code}|{_re_text})*)\]\(([^)\
 def _own(m, plain):
     "The link of a symbol of this package. nbdev links private names too, which the site does not show"
     sym = m[1].removesuffix('()')
-    if sym.split('.')[-1].startswith('_'): return f'`{m[1]}`'
+    if private(sym) or sym.split('.')[-1][0] == '_': return f'`{m[1]}`'
     if plain: return m[0]
     return f'{{py:obj}}`{m[1]}`' if sym == m[1] else f'{{py:obj}}`{m[1]} <{sym}>`'
 

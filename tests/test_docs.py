@@ -77,6 +77,10 @@ def _g(n:int): # Steps
     before anything happens
     See also: `_f`"""
 
+def test_methods_of_private_classes_are_not_shown():
+    assert build.Symbol(_f, name='_Search.f')._repr_markdown_() == ''
+    assert build.links(f'[`_Search.f`]({site}core.html#_search.f)', 'index') == '`_Search.f`'
+
 def test_a_docstring_says_what_is_raised_and_what_to_read():
     md = build.Symbol(_g, name='g')._repr_markdown_()
     assert '| **Raises** |  | `ValueError` when `n` is negative, before anything happens |' in md
