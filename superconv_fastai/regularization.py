@@ -45,14 +45,18 @@ def _row(kind, where, value=math.nan, effective=None, note=''):
     "A row of the audit; `note` in the place of the advice"
     return dict(kind=kind, where=where, value=float(value), effective=float(ifnone(effective, value)), advice=note)
 
+def _cycle_to(learn, opt, lr_max):
+    "A cycle to `lr_max`, of a length at which its peak is met"
+    return Cycle(opt, *OneCycleScheduler(lr_max).schedules(1001, n_groups(opt), learn.moms))
+
 def _cycling(learn, opt, lr_max):
     "LR, momentum and the LR that both make, of each group: at the peak of a cycle to `lr_max`, else as they are"
     if lr_max is None:
         lrs = group_lrs(next_optimizer(learn)[1], len(opt.hypers))
         moms = [h.get('mom', 0.) for h in opt.hypers]
     else:
-        lr,mom = cycle_values(learn, opt, lr_max)
-        lrs,moms = (v[lr.argmax(0)[0]].tolist() for v in (lr,mom))
+        cycle = _cycle_to(learn, opt, lr_max)
+        lrs,moms = (v[cycle.lrs.argmax(0)[0]].tolist() for v in (cycle.lrs,cycle.moms))
     def effective(lr, m, h): return lr if is_adaptive(opt) else lr*(1-dampening(opt, h, m))/(1-m)
     return lrs, moms, [effective(*o) for o in zip(lrs, moms, opt.hypers)]
 
@@ -202,14 +206,14 @@ def _callback_rows(learn):
 # %% ../nbs/regularization.ipynb #79aededf
 def _advise_wd(learn, opt, lr_max):
     "What the papers' decays near this LR are in this optimizer's unit, and where they are from"
-    kind,(lr,mom) = decay_kind(opt),cycle_values(learn, opt, lr_max)
+    kind,cycle = decay_kind(opt),_cycle_to(learn, opt, lr_max)
     if is_adaptive(opt) or kind not in ('decoupled','L2'): return 'no numbers: the papers used SGD with L2', ''
-    rates,top = cycle_decay_rates(opt, lr, mom, True),max(_cycling(learn, opt, lr_max)[2])
+    rates,top = cycle.decay_rates(l2=True),max(_cycling(learn, opt, lr_max)[2])
     near = paper_decays[(paper_decays.lr_max/(1-.9)/top).between(1/3.2, 3.2)]
     if not len(near):
         thumb = 'Rule of thumb: raise the LR tenfold, divide wd by 3 to 6'
         return f'no numbers for lr/(1-momentum) = {top:g}. {thumb}', 'arXiv 1803.09820, 4.4'
-    f = rates.sum(0).max()/cycle_decay_rates(opt, lr, mom, kind=='L2').sum(0).max()
+    f = rates.sum(0).max()/cycle.decay_rates(l2=kind=='L2').sum(0).max()
     low,high = near.wd_low.min(),near.wd_high.max()
     text = f'try {high*f:.2g} to {low*f:.2g}, and 0'
     if f > 1.001: text += f': {high:g} to {low:g} as L2, times {f:.2g} as this decay is decoupled'

@@ -1,6 +1,9 @@
-"""`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 tests/cpu_ranks.py SCRIPT`: a script for several GPUs, on CPUs.
+"""A script for several GPUs, on CPUs:
 
-fastai is made for NCCL: `DistributedDL` sends indices through the GPU, and `SyncBatchNorm` exists only there. Nothing else is changed."""
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 tests/cpu_ranks.py SCRIPT
+
+fastai is made for NCCL: `DistributedDL` sends indices through the GPU, and `SyncBatchNorm` exists only there. Nothing
+else is changed."""
 import runpy, sys, warnings
 import torch
 import fastai.distributed as fd

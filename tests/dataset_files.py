@@ -13,7 +13,8 @@ def write_mnist(folder, n=300, n_test=500):
         for img,c in zip(x, y): img[2+4*(c//4):8+4*(c//4), 2+6*(c%4):8+6*(c%4)] += 150
         for what,shape,a in (('images-idx3',(k,28,28),x), ('labels-idx1',(k,),y)):
             head = bytes((0,0,8,len(shape))) + np.array(shape, '>u4').tobytes()
-            with gzip.open(folder/'mnist'/f'{split}-{what}-ubyte.gz', 'wb') as f: f.write(head + a.astype(np.uint8).tobytes())
+            with gzip.open(folder/'mnist'/f'{split}-{what}-ubyte.gz', 'wb') as f:
+                f.write(head + a.astype(np.uint8).tobytes())
 
 def write_cifar(folder, n_classes, n=60, n_test=500):
     "Noise, with one label an image (CIFAR-10) or two (CIFAR-100)"

@@ -22,12 +22,17 @@ def global_generators(): return random.getstate(), bits(np.random.get_state()[1]
 def fingerprint(learn):
     "All of a learner that training may change, and the global generators"
     m,o = learn.model,learn.opt
-    def of_module(s): return s.training, bits(dict(s._buffers)), bits(getattr(s, 'calls', None)), bits(getattr(s, 'hidden', None))
+    def of_module(s):
+        return s.training, bits(dict(s._buffers)), bits(getattr(s, 'calls', None)), bits(getattr(s, 'hidden', None))
     def of_callback(cb):
         hidden = ('learn','start_epoch') if isinstance(cb, Noisy) else ('learn','start_epoch','log')
         return type(cb).__name__, bits({k:v for k,v in vars(cb).items() if k not in hidden})
     def of_optimizer():
-        return type(o).__name__, bits([dict(h) for h in o.hypers]), [bits(dict(o.state[p])) for p in m.parameters() if p in o.state]
+        return (
+            type(o).__name__,
+            bits([dict(h) for h in o.hypers]),
+            [bits(dict(o.state[p])) for p in m.parameters() if p in o.state],
+        )
     return dict(
         modules = [(n, *of_module(s)) for n,s in m.named_modules()],
         params = [(n, bits(p), bits(p.grad), id(p)) for n,p in m.named_parameters()],

@@ -15,7 +15,10 @@ import reference as ref
 # ---- the choice ----
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=2, max_size=7), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+@given(
+    st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=2, max_size=7),
+    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+)
 def test_margin_is_tukeys_and_seeds_cancel(rows, offsets):
     x = np.array(rows)
     assert _margin(x) == pytest.approx(ref.tukey(rows, _critical), abs=1e-9)
@@ -23,7 +26,12 @@ def test_margin_is_tukeys_and_seeds_cancel(rows, offsets):
 
 def choice(x, wds=None, start=None, bad=()):
     wds = wds or [0., *10.**np.arange(-4, len(x)-5)]
-    runs = {(w,1.,s): dict(loss=None if (w,s) in bad else x[i][s], train_loss=x[i][s], start=start) for i,w in enumerate(wds) for s in range(len(x[0])) if not np.isnan(x[i][s])}
+    runs = {
+        (w, 1.0, s): dict(loss=None if (w, s) in bad else x[i][s], train_loss=x[i][s], start=start)
+        for i, w in enumerate(wds)
+        for s in range(len(x[0]))
+        if not np.isnan(x[i][s])
+    }
     return Choice(runs, [(w,1.) for w in wds], list(range(len(x[0]))))
 
 @pytest.mark.parametrize('seeds', [3,5])
@@ -33,7 +41,8 @@ def test_a_race_among_equals(seeds):
     rng,cands,wrong,more = np.random.default_rng(0),[(float(i),1.) for i in range(5)],0,0
     for _ in range(n):
         x,runs = rng.normal(size=(5,seeds)),{}
-        for jobs in _race(runs, cands, list(range(seeds)), looks): runs.update({(w,d,s): dict(loss=x[int(w),s], train_loss=None, start=None) for w,d,s in jobs})
+        for jobs in _race(runs, cands, list(range(seeds)), looks):
+            runs.update({(w,d,s): dict(loss=x[int(w),s], train_loss=None, start=None) for w,d,s in jobs})
         c = Choice(runs, cands, list(range(seeds)), looks)
         wrong += len(c.contenders) < 5
         more += len(runs) < 5*seeds
@@ -49,7 +58,11 @@ def test_no_choice_among_equals():
 
 def test_a_clear_best_is_found_beside_a_wild_one():
     rng = np.random.default_rng(0)
-    x = np.array([1.,.8,.5,.9,3.])[:,None] + rng.normal(size=(5,3))*np.array([.02,.02,.02,.02,.5])[:,None] + rng.normal(size=3)
+    x = (
+        np.array([1.0, 0.8, 0.5, 0.9, 3.0])[:, None]
+        + rng.normal(size=(5, 3)) * np.array([0.02, 0.02, 0.02, 0.02, 0.5])[:, None]
+        + rng.normal(size=3)
+    )
     c = choice(x)
     assert c.best == {'wd':1e-3} and c.interval == {'wd':(1e-3,1e-3)} and 'significantly' in c.reason
     wds = [0.,1e-4,1e-3,1e-2,.1]
@@ -79,11 +92,20 @@ def test_the_reasons_say_no_more_than_is_known():
     c = choice(np.array([.5,.6,.5,.9,1.])[:,None]+noise) # 1e-4 is worse
     assert c.best is None and 'up to' not in c.reason and '0 and 0.001 cannot be told apart' in c.reason
     c = choice(np.array([.5,.5,.9])[:,None]+noise[:3], wds=[1e-3,1e-2,.1]) # 0 was not tried
-    assert c.best is None and 'up to' not in c.reason and '0.001 and 0.01 cannot be told apart' in c.reason and 'nothing smaller was tried' in c.reason
+    assert (
+        c.best is None
+        and 'up to' not in c.reason
+        and '0.001 and 0.01 cannot be told apart' in c.reason
+        and 'nothing smaller was tried' in c.reason
+    )
     c = choice(np.array([.9,.5,.6,.5,1.])[:,None]+noise)
     assert c.best and 'significantly' not in c.reason and 'may be as good' in c.reason
     x = np.array([.5,.6,.7,.8,.9])[:,None]+noise
-    runs = {(w,1.,s): dict(loss=x[i,s], train_loss=x[i,s], start=.4 if i<2 else 2.) for i,w in enumerate([0.,1e-3,1e-2,.1,1.]) for s in range(3)}
+    runs = {
+        (w, 1.0, s): dict(loss=x[i, s], train_loss=x[i, s], start=0.4 if i < 2 else 2.0)
+        for i, w in enumerate([0.0, 1e-3, 1e-2, 0.1, 1.0])
+        for s in range(3)
+    }
     c = Choice(runs, [(w,1.) for w in (0.,1e-3,1e-2,.1,1.)], [0,1,2]) # the two lowest learned nothing
     assert c.best == {'wd':1e-2} and (0.,1.) not in c.contenders
     c = choice(np.array([.5,.50001,.50002])[:,None] + 1e-7*rng.normal(size=(3,3)))
@@ -91,13 +113,23 @@ def test_the_reasons_say_no_more_than_is_known():
 
 def two_axes(means, wds, drops, seeds=3):
     rng = np.random.default_rng(0)
-    runs = {(w,d,s): dict(loss=5+means(w, d)+.01*rng.normal(), train_loss=None, start=None) for w in wds for d in drops for s in range(seeds)}
+    runs = {
+        (w, d, s): dict(loss=5 + means(w, d) + 0.01 * rng.normal(), train_loss=None, start=None)
+        for w in wds
+        for d in drops
+        for s in range(seeds)
+    }
     return Choice(runs, [(w,d) for w in wds for d in drops], list(range(seeds)))
 
 def test_combinations_that_tie():
     c = two_axes(lambda w,d: (w,d) not in ((.01,0.),(.1,1.)), [0.,.01,.1], [0.,1.])
-    assert set(c.contenders) == {(.01,0.),(.1,1.)} and 'significantly' not in c.reason and '2 combinations tie' in c.reason
-    assert c.interval == {'wd':(.01,.1), 'dropout':(0.,1.)} and c.best == {'wd':c.top[0], 'dropout':c.top[1]} # never a wd of one with a dropout of the other
+    assert (
+        set(c.contenders) == {(0.01, 0.0), (0.1, 1.0)}
+        and 'significantly' not in c.reason
+        and '2 combinations tie' in c.reason
+    )
+    # never a wd of one with a dropout of the other
+    assert c.interval == {'wd':(.01,.1), 'dropout':(0.,1.)} and c.best == {'wd':c.top[0], 'dropout':c.top[1]}
     c = two_axes(lambda w,d: w!=.01, [0.,.01,.1], [0.,1.]) # dropout does not matter
     assert c.best == {'wd':.01} and 'significantly' not in c.reason and 'tie' not in c.reason
     c = two_axes(lambda w,d: (w,d)!=(.01,0.), [0.,.01,.1], [0.,1.])
@@ -108,7 +140,12 @@ def test_combinations_that_tie():
 def test_each_axis_is_decided_for_itself():
     rng = np.random.default_rng(0)
     wds,drops = [0.,1e-3,1e-2],[0.,.5,1.]
-    runs = {(w,d,s): dict(loss={0.:1,1e-3:.5,1e-2:.8}[w]+.001*rng.normal(), train_loss=None, start=None) for w in wds for d in drops for s in range(3)}
+    runs = {
+        (w, d, s): dict(loss={0.0: 1, 1e-3: 0.5, 1e-2: 0.8}[w] + 0.001 * rng.normal(), train_loss=None, start=None)
+        for w in wds
+        for d in drops
+        for s in range(3)
+    }
     c = Choice(runs, [(w,d) for w in wds for d in drops], [0,1,2])
     assert c.best == {'wd':1e-3} and c.interval['dropout'] == (0,1) and 'dropout' in c.reason
 
@@ -116,7 +153,8 @@ def test_each_axis_is_decided_for_itself():
 
 wds = [0.,1.,10.,30.]
 
-def snapshot(learn): return {**fingerprint(learn), 'dropout':learn.model[0].p if isinstance(learn.model, nn.Sequential) else None}
+def snapshot(learn):
+    return {**fingerprint(learn), 'dropout':learn.model[0].p if isinstance(learn.model, nn.Sequential) else None}
 
 @pytest.fixture(scope='module')
 def serial():
@@ -134,11 +172,18 @@ def test_search_finds_what_a_naive_search_finds(serial):
     for wd,loss in naive.items():
         if table.seeds[wd] == 3: assert table.loss[wd] == pytest.approx(loss, rel=1e-5)
     assert serial.choice.top[0] == min(naive, key=naive.get) == 10.
-    assert serial.best == {'wd':10.} and table.verdict[10.] == 'best' and table.left[1.] == pytest.approx(np.prod(1-one_cycle(12, .05).values()))
+    assert (
+        serial.best == {'wd': 10.0}
+        and table.verdict[10.0] == 'best'
+        and table.left[1.0] == pytest.approx(np.prod(1 - one_cycle(12, 0.05).values()))
+    )
 
 def test_results_are_objects(serial):
     assert serial.cost == 12*len(serial.runs) and str(serial.cost) in repr(serial) and 'wd=10' in repr(serial)
-    assert list(serial.table().columns) == ['wd','dropout','left','loss','sd','mae','seeds','verdict'] and '<table' in serial._repr_html_()
+    assert (
+        list(serial.table().columns) == ['wd', 'dropout', 'left', 'loss', 'sd', 'mae', 'seeds', 'verdict']
+        and '<table' in serial._repr_html_()
+    )
     ax = serial.plot()
     dots = [l for l in ax.lines if l.get_marker()=='o']
     assert sum(np.isfinite(l.get_ydata()).sum() for l in dots) == len(serial.runs) and ax.get_xlabel() == 'weight decay'
@@ -169,10 +214,22 @@ def test_the_learner_is_left_to_the_bit_after_a_fault(fault):
 
 def test_apply(serial):
     learn = ridge(dropout=.2)
-    runs = {(w,d,s): dict(loss=[1,.5,.9][i]+[.2,0.][j]+.01*((s+i+j)%2), train_loss=.1, start=9., metrics={}, steps=1) for i,w in enumerate([0.,.1,1.]) for j,d in enumerate([0.,.5]) for s in range(3)}
+    runs = {
+        (w, d, s): dict(
+            loss=[1, 0.5, 0.9][i] + [0.2, 0.0][j] + 0.01 * ((s + i + j) % 2),
+            train_loss=0.1,
+            start=9.0,
+            metrics={},
+            steps=1,
+        )
+        for i, w in enumerate([0.0, 0.1, 1.0])
+        for j, d in enumerate([0.0, 0.5])
+        for s in range(3)
+    }
     b = Balance(learn, runs, [(w,d) for w in (0.,.1,1.) for d in (0.,.5)], [0,1,2], .1, 1)
     assert b.best == {'wd':.1, 'dropout':.5} and learn.wd is None
-    b.apply(); b.apply()
+    b.apply()
+    b.apply()
     assert learn.wd == .1 and [learn.model[0].p] == [.1] # twice is once
     only = Balance(learn, {k:r for k,r in runs.items() if k[1]==.5}, [(w,.5) for w in (0.,.1,1.)], [0,1,2], .1, 1)
     learn.model[0].p = .77
@@ -189,12 +246,21 @@ def test_default_grid_is_scaled_to_the_run_and_refined(monkeypatch):
         return dict(start=9., train_loss=loss, loss=loss, metrics={}, steps=1)
     monkeypatch.setattr(module, 'run_cycle', run)
     b = ridge(bs=4).balance_regularization(.05, 6)
-    assert sorted(b.table().wd*total) == pytest.approx([0,.01,.1,1/math.sqrt(10),1,math.sqrt(10),10], rel=.06) # decades, then around 1
+    # decades, then around 1
+    assert sorted(b.table().wd*total) == pytest.approx([0,.01,.1,1/math.sqrt(10),1,math.sqrt(10),10], rel=.06)
     assert b.best['wd']*total == pytest.approx(math.sqrt(10), rel=.06) and 'significantly' in b.reason
     lrs = one_cycle(48, .05).values()
     assert list(b.table().left) == pytest.approx([np.prod(1-w*lrs) for w in b.table().wd])
 
-@pytest.mark.parametrize('opt_func,want', [(partial(SGD, mom=.9), 10.), (partial(SGD, mom=.9, decouple_wd=False), None), (partial(OptimWrapper, opt=torch.optim.Adam), .1), (ranger, .1)])
+@pytest.mark.parametrize(
+    'opt_func,want',
+    [
+        (partial(SGD, mom=0.9), 10.0),
+        (partial(SGD, mom=0.9, decouple_wd=False), None),
+        (partial(OptimWrapper, opt=torch.optim.Adam), 0.1),
+        (ranger, 0.1),
+    ],
+)
 def test_default_grid_of_short_runs_and_other_optimizers(opt_func, want, monkeypatch):
     learn,tried = ridge(opt_func=opt_func),[]
     def run(learn, lr_max, n_epoch, reinit, wd, dropout, seed):
@@ -204,7 +270,8 @@ def test_default_grid_of_short_runs_and_other_optimizers(opt_func, want, monkeyp
     df = learn.balance_regularization(.05, 3).table()
     rates = _run_rates(learn, .05, 3)[2]
     assert max(tried) == pytest.approx(want or .5/rates.max(), rel=.05) and 0. in tried
-    if want == .1: assert df.left.isna().all() and sorted(set(tried)) == [0,1e-5,1e-4,1e-3,1e-2,.1] # decay takes no fixed share
+    if want == .1:
+        assert df.left.isna().all() and sorted(set(tried)) == [0,1e-5,1e-4,1e-3,1e-2,.1] # decay takes no fixed share
     else: assert max(tried)*rates.max() <= .51 and (df.left>=-.5).all()
 
 def test_a_small_loss_at_the_start_is_no_divergence():
@@ -221,7 +288,13 @@ def test_says_that_the_initialization_was_one(serial):
 
 def test_diverging_runs_stop_at_once():
     b = ridge().balance_regularization(1e4, 4, [0.,1e-6], seeds=2)
-    assert b.best is None and 'unstable' in b.reason and b.cost < 4*8 and (b.table().verdict=='unstable').all() and np.isinf(b.table().loss).all()
+    assert (
+        b.best is None
+        and 'unstable' in b.reason
+        and b.cost < 4 * 8
+        and (b.table().verdict == 'unstable').all()
+        and np.isinf(b.table().loss).all()
+    )
     b.plot() # nothing to draw, no error
 
 def test_runs_are_complete_cycles_without_trackers():
@@ -235,7 +308,8 @@ def test_cost_counts_optimizer_steps():
 def test_reinit_starts_each_run_from_its_own_weights():
     starts = []
     def reinit(model):
-        model[1].reset_parameters(); starts.append(model[1].weight.detach().clone())
+        model[1].reset_parameters()
+        starts.append(model[1].weight.detach().clone())
     learn = ridge()
     was = learn.model[1].weight.detach().clone()
     b = learn.balance_regularization(.05, 2, [0.,1.], seeds=2, reinit=reinit)
@@ -247,12 +321,33 @@ def test_torch_dataloaders_are_seeded():
     from torch.utils.data import DataLoader as Torch
     for gen in (None, torch.Generator()):
         learn = ridge()
-        learn.dls = DataLoaders(Torch(learn.dls.train.dataset, 16, shuffle=True, generator=gen), Torch(learn.dls.valid.dataset, 16), device='cpu')
+        learn.dls = DataLoaders(
+            Torch(learn.dls.train.dataset, 16, shuffle=True, generator=gen),
+            Torch(learn.dls.valid.dataset, 16),
+            device='cpu',
+        )
         a,b = (run_cycle(learn, .05, 2, None, 0., 1., s) for s in (0,0))
         assert a == b != run_cycle(learn, .05, 2, None, 0., 1., 1)
 
-@pytest.mark.parametrize('kwargs,match', [(dict(seeds=1), 'no spread'), (dict(seeds=2.5), 'seeds'), (dict(wds=[]), 'wds'), (dict(wds=[.1]), 'at least two'), (dict(wds=[.1,-1]), 'wd'), (dict(wds=.1), 'wds'),
-    (dict(wds=[.1,'a']), 'wd'), (dict(n_epoch=0), 'n_epoch'), (dict(n_jobs=0), 'n_jobs'), (dict(dropouts=[0.,1.]), 'no dropout'), (dict(reinit=True), 'reinit'), (dict(reinit='x'), 'reinit'), (dict(lr_max=0), 'lr_max'), (dict(lr_max='a'), 'lr_max')])
+@pytest.mark.parametrize(
+    'kwargs,match',
+    [
+        (dict(seeds=1), 'no spread'),
+        (dict(seeds=2.5), 'seeds'),
+        (dict(wds=[]), 'wds'),
+        (dict(wds=[0.1]), 'at least two'),
+        (dict(wds=[0.1, -1]), 'wd'),
+        (dict(wds=0.1), 'wds'),
+        (dict(wds=[0.1, 'a']), 'wd'),
+        (dict(n_epoch=0), 'n_epoch'),
+        (dict(n_jobs=0), 'n_jobs'),
+        (dict(dropouts=[0.0, 1.0]), 'no dropout'),
+        (dict(reinit=True), 'reinit'),
+        (dict(reinit='x'), 'reinit'),
+        (dict(lr_max=0), 'lr_max'),
+        (dict(lr_max='a'), 'lr_max'),
+    ],
+)
 def test_refusals(kwargs, match):
     learn = ridge()
     before = snapshot(learn)
@@ -285,24 +380,40 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
 
 def test_a_killed_search_goes_on(tmp_path):
     path = tmp_path/'search.jsonl'
-    p = multiprocessing.get_context('fork').Process(target=lambda: ridge().balance_regularization(.05, 2, [0.,.5,1.,2.], seeds=40, path=path))
+    p = multiprocessing.get_context('fork').Process(
+        target=lambda: ridge().balance_regularization(0.05, 2, [0.0, 0.5, 1.0, 2.0], seeds=40, path=path)
+    )
     p.start()
     while not (path.exists() and path.read_text().count('\n') > 3) and p.is_alive(): time.sleep(.01)
     assert p.is_alive()
-    p.kill(); p.join()
+    p.kill()
+    p.join()
     done = path.read_text().count('\n')-1
     b = ridge().balance_regularization(.05, 2, [0.,.5,1.,2.], seeds=2, path=path)
     fresh = ridge().balance_regularization(.05, 2, [0.,.5,1.,2.], seeds=2)
     assert done >= 3 and b.runs == fresh.runs
 
-@pytest.mark.parametrize('content', [b'\x80\x04\x95cos\nsystem\n', b'a poem\n', b'{}\n', b'[1]\n', b'{"superconv_fastai": "balance", "version": 99}\n', b'\n', b'{"a": 1'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'\x80\x04\x95cos\nsystem\n',
+        b'a poem\n',
+        b'{}\n',
+        b'[1]\n',
+        b'{"superconv_fastai": "balance", "version": 99}\n',
+        b'\n',
+        b'{"a": 1',
+    ],
+)
 def test_hostile_logs_are_refused_and_kept(tmp_path, content):
     path = tmp_path/'log'
     path.write_bytes(content)
     with pytest.raises(ValueError, match='path'): ridge().balance_regularization(**args, path=path)
     assert path.read_bytes() == content
 
-@pytest.mark.parametrize('run', ['"key": 1', '"key": [[1]]', '"loss": "x"', '"loss": NaN', '"steps": null', '"metrics": []', '"extra": 1'])
+@pytest.mark.parametrize(
+    'run', ['"key": 1', '"key": [[1]]', '"loss": "x"', '"loss": NaN', '"steps": null', '"metrics": []', '"extra": 1']
+)
 def test_damaged_runs_are_refused(tmp_path, run):
     path = tmp_path/'log'
     ridge().balance_regularization(**args, path=path)
@@ -314,7 +425,11 @@ def test_damaged_runs_are_refused(tmp_path, run):
 def test_the_log_of_another_search_is_refused(tmp_path):
     path = tmp_path/'log'
     ridge().balance_regularization(**args, path=path)
-    for change,match in ((dict(lr_max=.1), 'lr_max'), (dict(n_epoch=3), 'n_epoch'), (dict(reinit=lambda m: None), 'reinit')):
+    for change, match in (
+        (dict(lr_max=0.1), 'lr_max'),
+        (dict(n_epoch=3), 'n_epoch'),
+        (dict(reinit=lambda m: None), 'reinit'),
+    ):
         with pytest.raises(ValueError, match=match): ridge().balance_regularization(**{**args, **change}, path=path)
     with pytest.raises(ValueError, match='weights'): ridge(seed=1).balance_regularization(**args, path=path)
 
@@ -329,13 +444,25 @@ class Settings(Callback):
     def before_batch(self): self.calls += 1
 
 # what differs, and what of it the refusal names
-others = {'dropout': (dict(dropout=.4), None, 'dropout'), 'its sort': ({}, lambda l: l.model.__setitem__(0, nn.AlphaDropout(.2)), 'model'),
-          'loss': (dict(loss_func=MSELossFlat()), None, 'loss'), 'setting of the loss': (dict(loss_func=nn.HuberLoss(delta=2.)), None, 'loss'),
-          'mixup': (dict(cbs=MixUp(.4)), None, 'callbacks'), 'clipping': (dict(cbs=GradientClip(1e-6)), None, 'callbacks'), 'its norm': (dict(cbs=[GradientClip(2.), Settings(1.)]), None, 'callbacks'),
-          'setting of a callback': (dict(cbs=[GradientClip(1.), Settings(2.)]), None, 'callbacks'), 'metrics': (dict(metrics=mse), None, 'metrics'), 'optimizer': (dict(opt_func=partial(SGD, mom=.8)), None, 'optimizer'),
-          'norm and bias': (dict(wd_bn_bias=True), None, 'wd_bn_bias'), 'train_bn': (dict(train_bn=False), None, 'train_bn'), 'frozen': ({}, lambda l: l.model[1].weight.requires_grad_(False), 'trained'),
-          'training data': ({}, other_data(0, lambda ds: [(x+1, y) for x,y in ds]), 'data'), 'held-out data': ({}, other_data(1, lambda ds: [(x+1, y) for x,y in ds]), 'data'),
-          'held-out items': ({}, lambda l: setattr(l.dls.valid, 'n', 95), 'data'), 'ratio of decays': (dict(wd=[.1,.2]), None, 'hypers')}
+others = {
+    'dropout': (dict(dropout=0.4), None, 'dropout'),
+    'its sort': ({}, lambda l: l.model.__setitem__(0, nn.AlphaDropout(0.2)), 'model'),
+    'loss': (dict(loss_func=MSELossFlat()), None, 'loss'),
+    'setting of the loss': (dict(loss_func=nn.HuberLoss(delta=2.0)), None, 'loss'),
+    'mixup': (dict(cbs=MixUp(0.4)), None, 'callbacks'),
+    'clipping': (dict(cbs=GradientClip(1e-6)), None, 'callbacks'),
+    'its norm': (dict(cbs=[GradientClip(2.0), Settings(1.0)]), None, 'callbacks'),
+    'setting of a callback': (dict(cbs=[GradientClip(1.0), Settings(2.0)]), None, 'callbacks'),
+    'metrics': (dict(metrics=mse), None, 'metrics'),
+    'optimizer': (dict(opt_func=partial(SGD, mom=0.8)), None, 'optimizer'),
+    'norm and bias': (dict(wd_bn_bias=True), None, 'wd_bn_bias'),
+    'train_bn': (dict(train_bn=False), None, 'train_bn'),
+    'frozen': ({}, lambda l: l.model[1].weight.requires_grad_(False), 'trained'),
+    'training data': ({}, other_data(0, lambda ds: [(x + 1, y) for x, y in ds]), 'data'),
+    'held-out data': ({}, other_data(1, lambda ds: [(x + 1, y) for x, y in ds]), 'data'),
+    'held-out items': ({}, lambda l: setattr(l.dls.valid, 'n', 95), 'data'),
+    'ratio of decays': (dict(wd=[0.1, 0.2]), None, 'hypers'),
+}
 
 @pytest.fixture(scope='module')
 def log(tmp_path_factory):
@@ -345,7 +472,16 @@ def log(tmp_path_factory):
 
 def one_search(path, change=None, **kwargs):
     splitter = lambda m: [params(m[1])[:1], params(m[1])[1:]]
-    learn = ridge(**{'dropout':.2, 'loss_func':nn.HuberLoss(), 'cbs':[GradientClip(1.), Settings(1.)], 'bias':True, 'splitter':splitter, **kwargs})
+    learn = ridge(
+        **{
+            'dropout': 0.2,
+            'loss_func': nn.HuberLoss(),
+            'cbs': [GradientClip(1.0), Settings(1.0)],
+            'bias': True,
+            'splitter': splitter,
+            **kwargs,
+        }
+    )
     if change: change(learn)
     return learn.balance_regularization(.05, 1, [0.,1.], seeds=2, path=path)
 
@@ -358,9 +494,12 @@ def test_the_log_of_another_experiment_is_refused(name, log):
 
 def test_the_same_experiment_goes_on_after_the_learner_was_used(log, monkeypatch):
     def used(learn):
-        learn.validate(); learn.get_preds(); learn.dls.one_batch()
+        learn.validate()
+        learn.get_preds()
+        learn.dls.one_batch()
         learn.cbs[-1].calls = 99 # state, not a setting
-        torch.rand(3); random.random()
+        torch.rand(3)
+        random.random()
     monkeypatch.setattr(module, 'run_cycle', None) # no run is made
     one_search(log, used)
 
@@ -368,9 +507,11 @@ def test_new_weights_do_not_depend_on_the_old_ones(tmp_path, monkeypatch):
     def reinit(model): model[1].reset_parameters()
     want = ridge(seed=1).balance_regularization(**args, path=tmp_path/'log', reinit=reinit)
     monkeypatch.setattr(module, 'run_cycle', None)
-    assert ridge(seed=2).balance_regularization(**args, path=tmp_path/'log', reinit=reinit).runs == want.runs # as in a new process
+    # as in a new process
+    assert ridge(seed=2).balance_regularization(**args, path=tmp_path/'log', reinit=reinit).runs == want.runs
     def other(model): nn.init.ones_(model[1].weight)
-    with pytest.raises(ValueError, match='weights'): ridge(seed=1).balance_regularization(**args, path=tmp_path/'log', reinit=other)
+    with pytest.raises(ValueError, match='weights'):
+        ridge(seed=1).balance_regularization(**args, path=tmp_path/'log', reinit=other)
 
 @pytest.mark.parametrize('kind', ['sgd','torch','accumulate','fp16','frozen'])
 def test_a_log_leaves_the_learner_as_it_was(kind, tmp_path):
@@ -383,16 +524,26 @@ def test_a_log_leaves_the_learner_as_it_was(kind, tmp_path):
 def test_data_of_every_kind_have_an_identity():
     from fastai.tabular.all import TabularDataLoaders
     from PIL import Image
-    def tabular(k): return TabularDataLoaders.from_df(pd.DataFrame(dict(a=np.arange(20.)+k, y=np.arange(20.))), cont_names=['a'], y_names='y', bs=4, valid_idx=range(15, 20))
+    def tabular(k):
+        return TabularDataLoaders.from_df(
+            pd.DataFrame(dict(a=np.arange(20.0) + k, y=np.arange(20.0))),
+            cont_names=['a'],
+            y_names='y',
+            bs=4,
+            valid_idx=range(15, 20),
+        )
     def images(k): return DataLoader([(Image.new('L', (4,4), k),)]*20, bs=4)
     def stream(k):
         class Stream(torch.utils.data.IterableDataset):
             def __iter__(self): yield from (torch.full((4,), float(k)) for _ in range(20))
         return DataLoader(Stream(), bs=4)
-    def torch_dl(k): return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.arange(20.)+k), 4, shuffle=True)
+    def torch_dl(k):
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.arange(20.)+k), 4, shuffle=True)
     for make in (lambda k: tabular(k).train, images, stream, torch_dl):
-        seed_all(0); a = module._sample(make(0))
-        seed_all(0); assert a == module._sample(make(0)) != module._sample(make(1))
+        seed_all(0)
+        a = module._sample(make(0))
+        seed_all(0)
+        assert a == module._sample(make(0)) != module._sample(make(1))
 
 # ---- processes ----
 
@@ -413,11 +564,17 @@ def test_a_learner_that_cannot_be_pickled():
 def test_other_backends():
     from joblib import parallel_config
     want = ridge().balance_regularization(**args)
-    with parallel_config(backend='multiprocessing'): assert ridge().balance_regularization(**args, n_jobs=2).runs == want.runs
+    with parallel_config(backend='multiprocessing'):
+        assert ridge().balance_regularization(**args, n_jobs=2).runs == want.runs
     with parallel_config(backend='threading'): assert ridge().balance_regularization(**args, n_jobs=2).runs == want.runs
 
 def test_labels_of_the_lines_do_not_meet():
-    runs = {(w,d,s): dict(loss=1+w+d/1e4+.001*s, train_loss=.1, start=9., metrics={}, steps=1) for w in (0.,.1,1.) for d in (0.,.5,1.,2.) for s in range(2)}
+    runs = {
+        (w, d, s): dict(loss=1 + w + d / 1e4 + 0.001 * s, train_loss=0.1, start=9.0, metrics={}, steps=1)
+        for w in (0.0, 0.1, 1.0)
+        for d in (0.0, 0.5, 1.0, 2.0)
+        for s in range(2)
+    }
     ax = Balance(ridge(dropout=.2), runs, [(w,d) for w in (0.,.1,1.) for d in (0.,.5,1.,2.)], [0,1], .1, 1).plot()
     ax.figure.canvas.draw()
     boxes = [t.get_window_extent() for t in ax.texts if t.get_text().startswith('dropout')]
@@ -434,7 +591,9 @@ def flawed(bad, n=128, **kwargs):
     "The regression, and every `bad`th item of the training data has a target that is no number"
     learn = ridge(**kwargs)
     items = learn.dls.train.dataset
-    learn.dls.train.dataset = [(x, torch.full_like(y, math.nan) if bad and i%bad==0 else y) for i,(x,y) in enumerate(items)]
+    learn.dls.train.dataset = [
+        (x, torch.full_like(y, math.nan) if bad and i % bad == 0 else y) for i, (x, y) in enumerate(items)
+    ]
     return learn
 
 class Skip(Callback):

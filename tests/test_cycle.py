@@ -191,3 +191,14 @@ def test_nothing_unpicklable_reaches_a_worker(tmp_path, method):
         '''))
     res = subprocess.run([sys.executable, '-W', 'ignore', str(script)], capture_output=True, text=True, timeout=300)
     assert res.returncode==0 and float(res.stdout.split()[-1])==.1, res.stderr[-2000:]
+
+# ---- nothing to train ----
+
+@pytest.mark.parametrize('splitter', [trainable_params, groups], ids=['no parameter in the optimizer', 'frozen groups'])
+def test_a_frozen_model_is_refused_in_one_sentence(splitter):
+    learn = make_learner(splitter=splitter)
+    learn.model.requires_grad_(False)
+    with pytest.raises(ValueError, match='no trainable parameter: unfreeze some of it'): learn.fit_superconv(1, .1)
+    if splitter is trainable_params:
+        with pytest.raises(ValueError, match='no trainable parameter: unfreeze some of it'): learn.regularizers()
+    else: assert 'frozen' in set(learn.regularizers().kind)

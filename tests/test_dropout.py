@@ -16,8 +16,11 @@ from superconv_fastai.dropout import watch_dropouts
 def learner_of(model, x=None, loss_func=None, n=8, **kwargs):
     "A learner whose items are `x`; what it predicts is of no interest"
     x = torch.rand(n, 4) if x is None else x
-    if next(model.parameters(), None) is None: model.register_parameter('w', nn.Parameter(torch.zeros(1))) # fastai needs one
-    dls = DataLoaders(*(DataLoader(list(zip(x, torch.zeros(len(x)))), bs=4, num_workers=0) for _ in range(2)), device='cpu')
+    if next(model.parameters(), None) is None:
+        model.register_parameter('w', nn.Parameter(torch.zeros(1))) # fastai needs one
+    dls = DataLoaders(
+        *(DataLoader(list(zip(x, torch.zeros(len(x)))), bs=4, num_workers=0) for _ in range(2)), device='cpu'
+    )
     return Learner(dls, model, loss_func=loss_func or (lambda p,y: p.sum()), **kwargs)
 
 def seen(model, x=None, **kwargs):
@@ -45,30 +48,49 @@ class Helper:
     def given(self, x, p): return F.dropout(x, p)
 
 def by_hand(x, keep): return x*torch.empty_like(x).bernoulli_(keep)/keep
-def in_place(x, p): x = x.clone(); F.dropout(x, p, inplace=True); return x
+def in_place(x, p):
+    x = x.clone()
+    F.dropout(x, p, inplace=True)
+    return x
 def masked(x, p): return x.masked_fill(torch.empty_like(x).bernoulli_(p).bool(), 0.)
 def with_where(x, p): return torch.where(torch.full_like(x, 1-p).bernoulli().bool(), x, 0.)
 def turned(x, p): return x*(1-torch.bernoulli(torch.full_like(x, p)))
-def times_in_place(x, p): x = x.clone(); x *= torch.bernoulli(x, p=1-p); return x
+def times_in_place(x, p):
+    x = x.clone()
+    x *= torch.bernoulli(x, p=1-p)
+    return x
 def by_row(x, p): return x*x.new_empty(x.shape[0], 1).bernoulli_(1-p).div_(1-p).expand_as(x)
 def one_switch(x, p): return x*torch.empty(1).bernoulli_(1-p)
 def distribution(x, p): return x*torch.distributions.Bernoulli(1-p).sample(x.shape)
 
 spellings = dict(
-    functional=lambda m,x: F.dropout(x, m.p, m.training), as_float=lambda m,x: F.dropout(x, float(m.p)), alias=lambda m,x: alias(x, m.p),
-    table=lambda m,x: functions['a'](x, p=m.p), table_alpha=lambda m,x: functions['b'](x, m.p, True),
-    helper=lambda m,x: Helper(0.).given(x, m.p), nested=lambda m,x: (lambda o: nn.functional.dropout(o, m.p))(x),
-    torch_dropout=lambda m,x: torch.dropout(x, m.p, True), in_place=lambda m,x: in_place(x, m.p),
-    torch_in_place=lambda m,x: torch.dropout_(x.clone(), m.p, True),
-    dropout1d=lambda m,x: F.dropout1d(x[:,None], m.p)[:,0], dropout2d=lambda m,x: F.dropout2d(x[...,None,None], m.p)[...,0,0],
-    dropout3d=lambda m,x: F.dropout3d(x[...,None,None,None], m.p)[...,0,0,0],
-    feature=lambda m,x: torch.feature_dropout(x, m.p, True), feature_alpha=lambda m,x: F.feature_alpha_dropout(x, m.p, True),
-    attention=lambda m,x: F.scaled_dot_product_attention(x[None], x[None], x[None], dropout_p=m.p)[0],
-    attention_by_place=lambda m,x: F.scaled_dot_product_attention(x[None], x[None], x[None], None, m.p)[0],
-    bernoulli_=lambda m,x: by_hand(x, 1-m.p), turned=lambda m,x: turned(x, m.p), masked=lambda m,x: masked(x, m.p),
-    where=lambda m,x: with_where(x, m.p), times_in_place=lambda m,x: times_in_place(x, m.p), by_row=lambda m,x: by_row(x, m.p),
-    one_switch=lambda m,x: one_switch(x, m.p), aten=lambda m,x: torch.ops.aten.dropout(x, m.p, True),
-    checkpointed=lambda m,x: checkpoint(lambda o: F.dropout(o, m.p), x, use_reentrant=False))
+    functional=lambda m, x: F.dropout(x, m.p, m.training),
+    as_float=lambda m, x: F.dropout(x, float(m.p)),
+    alias=lambda m, x: alias(x, m.p),
+    table=lambda m, x: functions['a'](x, p=m.p),
+    table_alpha=lambda m, x: functions['b'](x, m.p, True),
+    helper=lambda m, x: Helper(0.0).given(x, m.p),
+    nested=lambda m, x: (lambda o: nn.functional.dropout(o, m.p))(x),
+    torch_dropout=lambda m, x: torch.dropout(x, m.p, True),
+    in_place=lambda m, x: in_place(x, m.p),
+    torch_in_place=lambda m, x: torch.dropout_(x.clone(), m.p, True),
+    dropout1d=lambda m, x: F.dropout1d(x[:, None], m.p)[:, 0],
+    dropout2d=lambda m, x: F.dropout2d(x[..., None, None], m.p)[..., 0, 0],
+    dropout3d=lambda m, x: F.dropout3d(x[..., None, None, None], m.p)[..., 0, 0, 0],
+    feature=lambda m, x: torch.feature_dropout(x, m.p, True),
+    feature_alpha=lambda m, x: F.feature_alpha_dropout(x, m.p, True),
+    attention=lambda m, x: F.scaled_dot_product_attention(x[None], x[None], x[None], dropout_p=m.p)[0],
+    attention_by_place=lambda m, x: F.scaled_dot_product_attention(x[None], x[None], x[None], None, m.p)[0],
+    bernoulli_=lambda m, x: by_hand(x, 1 - m.p),
+    turned=lambda m, x: turned(x, m.p),
+    masked=lambda m, x: masked(x, m.p),
+    where=lambda m, x: with_where(x, m.p),
+    times_in_place=lambda m, x: times_in_place(x, m.p),
+    by_row=lambda m, x: by_row(x, m.p),
+    one_switch=lambda m, x: one_switch(x, m.p),
+    aten=lambda m, x: torch.ops.aten.dropout(x, m.p, True),
+    checkpointed=lambda m, x: checkpoint(lambda o: F.dropout(o, m.p), x, use_reentrant=False),
+)
 
 def planted(drop, *args):
     class Planted(Plain):
@@ -81,7 +103,14 @@ def test_every_spelling_is_seen_and_scaled(name):
     assert seen(model) == {'p':.3}
     learn = learner_of(model)
     with learn.reduced_regularization(dropout=.5):
-        assert (model.p, model.keep, model.top_p, model.momentum, model.norm.momentum, model.unused.p) == (.15,.6,.9,.3,.3,.7)
+        assert (model.p, model.keep, model.top_p, model.momentum, model.norm.momentum, model.unused.p) == (
+            0.15,
+            0.6,
+            0.9,
+            0.3,
+            0.3,
+            0.7,
+        )
         assert seen(model) == {'p':.15}
     assert model.p == .3 and type(model.p) is float
 
@@ -89,15 +118,20 @@ def test_a_probability_to_keep_is_converted():
     for f in (lambda m,x: by_hand(x, m.keep), lambda m,x: F.dropout(x, 1-m.keep)):
         model = planted(f)
         assert seen(model) == {'keep':.4}
-        with learner_of(model).reduced_regularization(dropout=.5): assert model.keep == pytest.approx(.8) and model.p == .3
+        with learner_of(model).reduced_regularization(dropout=.5):
+            assert model.keep == pytest.approx(.8) and model.p == .3
         assert model.keep == .6
 
-fixed = dict( # seen, with a probability that cannot be set
-    literal=(lambda m,x: F.dropout(x, .9), {'dropout':.9}), own_helper=(lambda m,x: Helper(.2).own(x), {'dropout':.2}),
-    computed=(lambda m,x: F.dropout(x, m.p/2), {'dropout':.15}), temporary=(lambda m,x: nn.Dropout(.25)(x), {'dropout':.25}),
-    mask=(lambda m,x: by_hand(x, .8), {'mul':.2}), tensor=(lambda m,x: x*torch.bernoulli(torch.full((4,), .75)), {'mul':.25}),
-    distribution=(lambda m,x: distribution(x, .25), {'mul':.25}),
-    several=(lambda m,x: x*torch.bernoulli(torch.linspace(.1, .9, 4)), {'mul':math.nan}))
+fixed = dict(  # seen, with a probability that cannot be set
+    literal=(lambda m, x: F.dropout(x, 0.9), {'dropout': 0.9}),
+    own_helper=(lambda m, x: Helper(0.2).own(x), {'dropout': 0.2}),
+    computed=(lambda m, x: F.dropout(x, m.p / 2), {'dropout': 0.15}),
+    temporary=(lambda m, x: nn.Dropout(0.25)(x), {'dropout': 0.25}),
+    mask=(lambda m, x: by_hand(x, 0.8), {'mul': 0.2}),
+    tensor=(lambda m, x: x * torch.bernoulli(torch.full((4,), 0.75)), {'mul': 0.25}),
+    distribution=(lambda m, x: distribution(x, 0.25), {'mul': 0.25}),
+    several=(lambda m, x: x * torch.bernoulli(torch.linspace(0.1, 0.9, 4)), {'mul': math.nan}),
+)
 
 @pytest.mark.parametrize('name', fixed)
 def test_what_cannot_be_set_is_named(name):
@@ -111,13 +145,19 @@ def test_what_cannot_be_set_is_named(name):
         with learner_of(both).reduced_regularization(dropout=.5): assert both[1].p == .1
     assert both[1].p == .2 and model.top_p == .9
 
-none = dict( # random, or a number like a probability, and no dropout
-    silent_attention=lambda m,x: F.scaled_dot_product_attention(x[None], x[None], x[None])[0],
-    evaluation=lambda m,x: F.dropout(x, m.p, False), added=lambda m,x: x+torch.empty_like(x).bernoulli_(m.p),
-    compared=lambda m,x: x+(torch.bernoulli(torch.full_like(x, m.p))==1).float().sum(), noise=lambda m,x: x+torch.rand_like(x)*m.p,
-    masked_noise=lambda m,x: x+m.p*torch.bernoulli(torch.full_like(x, .5)), norm=lambda m,x: F.normalize(x, p=m.top_p),
-    distance=lambda m,x: torch.cdist(x, x, p=m.top_p), uncalled=lambda m,x: x,
-    one_layer=lambda m,x: F.leaky_relu(x, m.p), zero=lambda m,x: F.dropout(x, 0.))
+none = dict(  # random, or a number like a probability, and no dropout
+    silent_attention=lambda m, x: F.scaled_dot_product_attention(x[None], x[None], x[None])[0],
+    evaluation=lambda m, x: F.dropout(x, m.p, False),
+    added=lambda m, x: x + torch.empty_like(x).bernoulli_(m.p),
+    compared=lambda m, x: x + (torch.bernoulli(torch.full_like(x, m.p)) == 1).float().sum(),
+    noise=lambda m, x: x + torch.rand_like(x) * m.p,
+    masked_noise=lambda m, x: x + m.p * torch.bernoulli(torch.full_like(x, 0.5)),
+    norm=lambda m, x: F.normalize(x, p=m.top_p),
+    distance=lambda m, x: torch.cdist(x, x, p=m.top_p),
+    uncalled=lambda m, x: x,
+    one_layer=lambda m, x: F.leaky_relu(x, m.p),
+    zero=lambda m, x: F.dropout(x, 0.0),
+)
 
 @pytest.mark.parametrize('name', none)
 def test_what_is_no_dropout_is_not_listed(name):
@@ -130,7 +170,8 @@ def test_equal_numbers_prove_nothing():
     "A literal that equals a number of the module, in the two places where one could be taken for the other"
     for model in (planted(lambda m,x: F.dropout(x, .9)), planted(lambda m,x: by_hand(x, .6))):
         learn = learner_of(nn.Sequential(model, nn.Dropout(.2)))
-        with pytest.warns(UserWarning), learn.reduced_regularization(dropout=.5): assert (model.top_p, model.keep) == (.9, .6)
+        with pytest.warns(UserWarning), learn.reduced_regularization(dropout=.5):
+            assert (model.top_p, model.keep) == (.9, .6)
 
 def image(): return torch.rand(4, 4, 8, 8)
 def sequence(): return torch.rand(4, 5, 4)
@@ -144,18 +185,30 @@ class Attends(nn.Module):
 class OwnDropout(nn.Dropout): pass
 class OwnCell(nn.LSTM): pass
 
-modules = { # module, its items, and what drops in it
-    'Dropout': (nn.Dropout(.1), None, {'p':.1}), 'a subclass': (OwnDropout(.1), None, {'p':.1}),
-    'Dropout of 0': (nn.Dropout(0), None, {'p':0.}), 'AlphaDropout': (nn.AlphaDropout(.1), None, {'p':.1}),
-    'Dropout1d': (nn.Dropout1d(.1), sequence, {'p':.1}), 'Dropout2d': (nn.Dropout2d(.1), image, {'p':.1}),
-    'FeatureAlphaDropout': (nn.FeatureAlphaDropout(.1), image, {'p':.1}),
-    'LSTM': (nn.LSTM(4, 4, 2, dropout=.2), sequence, {'dropout':.2}), 'a subclass of LSTM': (OwnCell(4, 4, 2, dropout=.2), sequence, {'dropout':.2}),
-    'GRU': (nn.GRU(4, 4, 3, dropout=.2), sequence, {'dropout':.2}), 'RNN': (nn.RNN(4, 4, 2, dropout=.2), sequence, {'dropout':.2}),
-    'LSTM with one layer': (nn.LSTM(4, 4, 1, dropout=.2), sequence, {}),
-    'attention': (Attends(), sequence, {'dropout':.15}), 'attention with biases': (Attends(add_bias_kv=True), sequence, {'dropout':.15}),
-    'StochasticDepth': (StochasticDepth(.3, 'row'), image, {'p':.3}), 'DropBlock2d': (DropBlock2d(.2, 3), image, {'p':.2}),
-    'Swin attention': (ShiftedWindowAttention(4, [2,2], [0,0], 2, attention_dropout=.3, dropout=.2), image, {'attention_dropout':.3, 'dropout':.2}),
-    'DenseNet': (_DenseLayer(4, 4, 2, .1), image, {'drop_rate':.1}), 'DenseNet of 0': (_DenseLayer(4, 4, 2, 0.), image, {}),
+modules = {  # module, its items, and what drops in it
+    'Dropout': (nn.Dropout(0.1), None, {'p': 0.1}),
+    'a subclass': (OwnDropout(0.1), None, {'p': 0.1}),
+    'Dropout of 0': (nn.Dropout(0), None, {'p': 0.0}),
+    'AlphaDropout': (nn.AlphaDropout(0.1), None, {'p': 0.1}),
+    'Dropout1d': (nn.Dropout1d(0.1), sequence, {'p': 0.1}),
+    'Dropout2d': (nn.Dropout2d(0.1), image, {'p': 0.1}),
+    'FeatureAlphaDropout': (nn.FeatureAlphaDropout(0.1), image, {'p': 0.1}),
+    'LSTM': (nn.LSTM(4, 4, 2, dropout=0.2), sequence, {'dropout': 0.2}),
+    'a subclass of LSTM': (OwnCell(4, 4, 2, dropout=0.2), sequence, {'dropout': 0.2}),
+    'GRU': (nn.GRU(4, 4, 3, dropout=0.2), sequence, {'dropout': 0.2}),
+    'RNN': (nn.RNN(4, 4, 2, dropout=0.2), sequence, {'dropout': 0.2}),
+    'LSTM with one layer': (nn.LSTM(4, 4, 1, dropout=0.2), sequence, {}),
+    'attention': (Attends(), sequence, {'dropout': 0.15}),
+    'attention with biases': (Attends(add_bias_kv=True), sequence, {'dropout': 0.15}),
+    'StochasticDepth': (StochasticDepth(0.3, 'row'), image, {'p': 0.3}),
+    'DropBlock2d': (DropBlock2d(0.2, 3), image, {'p': 0.2}),
+    'Swin attention': (
+        ShiftedWindowAttention(4, [2, 2], [0, 0], 2, attention_dropout=0.3, dropout=0.2),
+        image,
+        {'attention_dropout': 0.3, 'dropout': 0.2},
+    ),
+    'DenseNet': (_DenseLayer(4, 4, 2, 0.1), image, {'drop_rate': 0.1}),
+    'DenseNet of 0': (_DenseLayer(4, 4, 2, 0.0), image, {}),
 }
 
 @pytest.mark.filterwarnings('ignore:dropout option adds dropout')
@@ -167,13 +220,17 @@ def test_modules_of_libraries(name):
     drops,problem = watch_dropouts(learn)
     assert problem is None and {d.attr:d.p for d in drops} == want
     if not any(want.values()): return
-    with learn.reduced_regularization(dropout=.5): assert {d.attr:d.p for d in watch_dropouts(learn)[0]} == {k:v/2 for k,v in want.items()}
+    with learn.reduced_regularization(dropout=.5):
+        assert {d.attr:d.p for d in watch_dropouts(learn)[0]} == {k:v/2 for k,v in want.items()}
     assert {d.attr:getattr(d.module, d.attr) for d in drops} == want
 
 def test_packed_sequences():
     class Packed(nn.Module):
-        def __init__(self): super().__init__(); self.rnn = nn.GRU(4, 4, 2, dropout=.2)
-        def forward(self, x): return self.rnn(nn.utils.rnn.pack_padded_sequence(x, [5]*len(x), batch_first=True))[0].data
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(4, 4, 2, dropout=.2)
+        def forward(self, x):
+            return self.rnn(nn.utils.rnn.pack_padded_sequence(x, [5]*len(x), batch_first=True))[0].data
     assert seen(Packed(), sequence()) == {'dropout':.2}
 
 @pytest.mark.parametrize('kwargs,want', [(dict(drop_path_rate=.2), [.1,.2]), (dict(patch_drop_rate=.25), [.25]),
@@ -198,14 +255,21 @@ def test_awd_lstm_with_all_its_dropouts():
     model = AWD_LSTM(10, 4, 4, 2, hidden_p=.1, input_p=.2, embed_p=.3, weight_p=.4)
     learn = learner_of(model, torch.randint(0, 10, (8,5)), noop)
     found = {d.where:d.p for d in watch_dropouts(learn)[0] if d.p}
-    assert found == {'encoder_dp.embed_p (EmbeddingDropout)':.3, 'rnns.0.weight_p (WeightDropout)':.4, 'input_dp.p (RNNDropout)':.2,
-                     'rnns.1.weight_p (WeightDropout)':.4, 'hidden_dps.0.p (RNNDropout)':.1}
+    assert found == {
+        'encoder_dp.embed_p (EmbeddingDropout)': 0.3,
+        'rnns.0.weight_p (WeightDropout)': 0.4,
+        'input_dp.p (RNNDropout)': 0.2,
+        'rnns.1.weight_p (WeightDropout)': 0.4,
+        'hidden_dps.0.p (RNNDropout)': 0.1,
+    }
     with learn.reduced_regularization(dropout=0.): assert not any(d.p for d in watch_dropouts(learn)[0])
     assert {d.where:d.p for d in watch_dropouts(learn)[0] if d.p} == found
 
 def test_a_module_called_dropout_is_not_a_function():
     class Named(nn.Module):
-        def __init__(self): super().__init__(); self.dropout,self.lin = nn.Dropout(.3),nn.Linear(4, 1)
+        def __init__(self):
+            super().__init__()
+            self.dropout,self.lin = nn.Dropout(.3),nn.Linear(4, 1)
         def forward(self, x): return self.lin(self.dropout(x))
     class Method(nn.Linear):
         def forward(self, x): return self.head(super().forward(x))
@@ -216,15 +280,21 @@ def test_a_module_called_dropout_is_not_a_function():
 def test_the_owner_of_the_number_is_found():
     "A parent that gives its number to a child, a child that is read but not called, a module that is used twice"
     class Child(nn.Module):
-        def __init__(self): super().__init__(); self.rate = .2
+        def __init__(self):
+            super().__init__()
+            self.rate = .2
         def forward(self, x, p): return F.dropout(x, p)
     class Parent(nn.Module):
-        def __init__(self): super().__init__(); self.child,self.idle,self.p = Child(),Child(),.3
+        def __init__(self):
+            super().__init__()
+            self.child,self.idle,self.p = Child(),Child(),.3
         def forward(self, x): return self.child(self.child(F.dropout(x, self.idle.rate), self.p), self.p)
     drops,_ = watch_dropouts(learner_of(Parent()))
     assert {d.where:d.p for d in drops} == {'p (Parent)':.3, 'idle.rate (Child)':.2}
 
-@pytest.mark.parametrize('compile', [lambda m: m.compile(backend='eager'), lambda m: torch.compile(m, backend='eager'), torch.jit.script])
+@pytest.mark.parametrize(
+    'compile', [lambda m: m.compile(backend='eager'), lambda m: torch.compile(m, backend='eager'), torch.jit.script]
+)
 def test_compiled_networks(compile):
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(.3))
     drops,problem = watch_dropouts(learner_of(compile(model) or model))
@@ -255,7 +325,13 @@ def test_a_fault_in_the_batch_leaves_no_trace(error):
         drops,problem = watch_dropouts(learn)
         assert problem == 'ValueError: a fault' and [d.p for d in drops] == [.3]
         df = learn.regularizers()
-        assert 'a fault' in df[df['where']=='not looked at'].advice.item() and set(df.kind) >= {'lr','wd','batch_size','norm','dropout'}
+        assert 'a fault' in df[df['where'] == 'not looked at'].advice.item() and set(df.kind) >= {
+            'lr',
+            'wd',
+            'batch_size',
+            'norm',
+            'dropout',
+        }
         with pytest.raises(ValueError, match='no training batch could be run.*a fault'):
             with learn.reduced_regularization(dropout=.5): pass
     else:
@@ -282,18 +358,24 @@ def test_without_a_batch_the_rest_of_the_table_is_there():
 
 class Counts(nn.Module):
     calls = 0
-    def forward(self, x): type(self).calls += 1; return F.dropout(x, .3)
+    def forward(self, x):
+        type(self).calls += 1
+        return F.dropout(x, .3)
 
 def test_one_batch_and_no_step():
     "Of a stream without an end one batch is taken, and no optimizer steps"
     class Stream(torch.utils.data.IterableDataset):
         taken = 0
         def __iter__(self):
-            while True: Stream.taken += 1; yield torch.zeros(4),torch.zeros(1)
+            while True:
+                Stream.taken += 1
+                yield torch.zeros(4),torch.zeros(1)
     def no_step(*args, **kwargs): raise AssertionError('no step is taken')
     learn = learner_of(Counts())
     learn.dls = DataLoaders(*(torch.utils.data.DataLoader(Stream(), 4) for _ in range(2)), device='cpu')
-    learn.opt_func = lambda ps, **kwargs: setattr(opt := SGD([nn.Parameter(torch.ones(1))], **kwargs), 'step', no_step) or opt
+    learn.opt_func = (
+        lambda ps, **kwargs: setattr(opt := SGD([nn.Parameter(torch.ones(1))], **kwargs), 'step', no_step) or opt
+    )
     drops,problem = watch_dropouts(learn)
     assert problem is None and [d.p for d in drops] == [.3] and Counts.calls == 1 and Stream.taken == 4
 
@@ -301,7 +383,9 @@ def test_callbacks_prepare_the_batch():
     "MixUp, mixed precision, a recurrent network's reset and an order of batches are those of a fit"
     seen_by = []
     class Prepares(Callback):
-        def before_batch(self): seen_by.append((self.training, self.model.training)); self.learn.xb = (self.xb[0]*2,)
+        def before_batch(self):
+            seen_by.append((self.training, self.model.training))
+            self.learn.xb = (self.xb[0]*2,)
     learn = learner_of(nn.Dropout(.3), cbs=[Prepares()])
     learn.model.eval()
     assert watch_dropouts(learn)[0] and seen_by == [(True, True)] and not learn.model.training

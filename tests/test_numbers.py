@@ -11,9 +11,20 @@ LESSONS = 'understanding find_the_lr train transfer_learning balance watch_curva
 
 # What a measurement looks like in a sentence
 measurement = re.compile(r'\d[\d.,]*\s?(?:%|points?\b|times\b|decades\b|µs|ms\b)|factor of [\d.]+')
-# Numbers with a unit that are no measurement: a definition, a setting, arithmetic, or the page's own output, which its cells hold
-no_measurement = re.compile('|'.join([
-    '95 % interval', 'after 25 % and 30 % of the steps, instead of 45 %', 'For each factor of 10', 'almost 30 points better', '1.5 times the steps of this short run', 'that is 0.3 % of a weight; at 0.3 it is 30 %']))
+# Numbers with a unit that are no measurement: a definition, a setting, arithmetic, or the page's own output,
+# which its cells hold
+no_measurement = re.compile(
+    '|'.join(
+        [
+            '95 % interval',
+            'after 25 % and 30 % of the steps, instead of 45 %',
+            'For each factor of 10',
+            'almost 30 points better',
+            '1.5 times the steps of this short run',
+            'that is 0.3 % of a weight; at 0.3 it is 30 %',
+        ]
+    )
+)
 
 def cells(page): return json.loads((root/'nbs'/f'{page}.ipynb').read_text())['cells']
 
@@ -27,7 +38,8 @@ def claims():
     "Each measured number in the prose of the lessons, with the words around it: (page, text)"
     study = StoredBalance()
     v,lo,hi = (10**-o for o in interval(sum((study.slopes(t, 'loss') for t in study.tasks), [])))
-    yield 'understanding', f"it fell by a factor of {v:.0f} (mean of the 15 seeds' slopes, 95 % interval {hi:.0f} to {lo:.0f}, for these data sets)"
+    scope = f"(mean of the 15 seeds' slopes, 95 % interval {hi:.0f} to {lo:.0f}, for these data sets)"
+    yield 'understanding', f'it fell by a factor of {v:.0f} {scope}'
 
     ratios = _lr_find_ratios('valley')
     yield 'understanding', f'was a median {1/np.median(ratios):.1f} times below the best constant LR'
@@ -35,7 +47,8 @@ def claims():
     cifar = unpack(load('schedules_cifar')['runs'])
     gains = [difference(cifar, (a,6), ('multistep',6)) for a in cifar.arms if a not in ('multistep','linear to zero')]
     assert all(low>0 for _,low,_ in gains)
-    yield 'understanding', f'the cycles beat tuned classical steps by {min(g[0] for g in gains):.1f} to {max(g[0] for g in gains):.1f} points'
+    low,high = (f(g[0] for g in gains) for f in (min,max))
+    yield 'understanding', f'the cycles beat tuned classical steps by {low:.1f} to {high:.1f} points'
 
 def _lr_find_ratios(suggestion):
     "The suggestions of `lr_find` over the best constant LR of their setting"
@@ -44,7 +57,8 @@ def _lr_find_ratios(suggestion):
     return [r[suggestion]/study['truth'][k.split()[1]]['best'] for k,r in runs.items()]
 
 def test_lessons_say_what_was_measured():
-    for page,text in claims(): assert re.sub(r'`[^`]*`', '`x`', text) in re.sub(r'`[^`]*`', '`x`', prose(f'tutorials/{page}')), (page, text)
+    for page,text in claims():
+        assert re.sub(r'`[^`]*`', '`x`', text) in re.sub(r'`[^`]*`', '`x`', prose(f'tutorials/{page}')), (page, text)
 
 @pytest.mark.parametrize('page', LESSONS)
 def test_no_other_number_is_claimed(page):
