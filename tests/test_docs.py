@@ -78,7 +78,7 @@ def _g(n:int): # Steps
     See also: `_f`"""
 
 def test_methods_of_private_classes_are_not_shown():
-    assert build.Symbol(_f, name='_Search.f')._repr_markdown_() == ''
+    assert build.private('_Search.f') and build.private('A._f') and not build.private('A.__call__')
     assert build.links(f'[`_Search.f`]({site}core.html#_search.f)', 'index') == '`_Search.f`'
 
 def test_a_docstring_says_what_is_raised_and_what_to_read():
@@ -143,7 +143,7 @@ def test_rows_of_a_table_of_claims_can_be_linked_to():
         ('weight-decay-less',)*2, ('weight-decay-less-2',)*2]
     assert rows[2].endswith('Weight *decay*: [less](x.html) | 1 |')
     assert build.anchors('no table') == 'no table'
-    build.directives(c := mk_cell('x'), 'tutorials/evidence', '')
+    build.directives(c := mk_cell('#| table: cards\nx'), 'tutorials/evidence', '')
     assert c.metadata['tags'] == ['cards']
 
 def test_what_search_engines_read():
