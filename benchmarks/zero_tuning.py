@@ -7,6 +7,9 @@ Development cells may be looked at as often as one likes; they chose the method.
 is frozen: the log's first line names the commit whose `lr_search.py` and `superconverge.py` were used, and a log of another
 method is refused. Choices see training items only; the test set is scored once, after the run. All arms of a cell and a seed
 run in one process on one machine, whose kind the log names.
+
+`results/zero_tuning_designs.jsonl` is what the method was chosen by, on development cells, one or two seeds, on a busy machine:
+`find`, what the finders say; `short`, held-out loss after cycles of 20 to 200 steps over a grid of LRs; `final`, runs over it.
 """
 import argparse, hashlib, re, subprocess, sys, time
 from functools import cache

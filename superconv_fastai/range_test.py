@@ -695,5 +695,5 @@ def _result(sweep, settings, error, adaptive):
     if sweep.data and math.isfinite(p): res.verdict = Verdict(None, None, None, sweep.data)
     return res
 
-_of_adaptive = ('This optimizer divides its steps by the size of the gradient (Adam-like): the rule was checked with '
-                'SGD only, and the papers did not see super-convergence with Adam')
+_of_adaptive = ('This optimizer divides its steps by the size of the gradient (Adam-like), and the papers did not see '
+                'super-convergence with Adam: on four small networks lr_max trained .2 to 1.6 points below the best LR')

@@ -31,20 +31,40 @@ def seen(monkeypatch):
     return calls
 
 def test_demo(seen, tmp_path, capsys):
-    "The table says what the comparison holds; one thread while it runs, as many as before afterwards; tuned on other seeds and data"
+    "The table says what the runs were; one thread while they run, as many as before afterwards; steps of the search count"
     was = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        res = demo(n_epoch=1, seeds=2, lrs=(.03,.1,.3), out=tmp_path/'demo.png')
+        df = demo(n_epoch=2, seeds=2, out=tmp_path/'demo.png')
         assert torch.get_num_threads()==2
     finally: torch.set_num_threads(was)
     out = capsys.readouterr().out
-    assert {n for n,_,_ in seen}=={1} and {s for _,s,v in seen if v=='tune'}=={1000,1001} and {s for _,s,v in seen if v=='test'}=={0,1}
-    assert (tmp_path/'demo.png').stat().st_size>10_000 and isinstance(res, Comparison)
-    for row in res.table().itertuples():
-        line = next(l for l in out.splitlines() if f' {row.arm} ' in f' {l} ' and f' {row.n_epoch} ' in l)
-        assert f'{100*row.accuracy:.2f}'.rstrip('0').rstrip('.') in line and ('against fit_one_cycle' in out)
-    assert sorted(zip(res.table().arm, res.table().n_epoch))==sorted([*((k,1) for k in demo_fits), ('multistep',3)])
+    assert {n for n,_,_ in seen}=={1} and {s for _,s,_ in seen}=={0,1} and {v for _,_,v in seen}=={'test'}
+    assert (tmp_path/'demo.png').stat().st_size>10_000 and all(k in out for k in demo_fits)
+    assert sorted(zip(df.way, df.seed, df.epoch))==sorted((k,s,e) for k in demo_fits for s in (0,1) for e in (0,1))
+    ends = df[df.epoch==1].groupby('way')
+    assert all(f'{100*v:.1f}' in out for v in ends.accuracy.mean()) and (df.step==df.search+4*(df.epoch+1)).all() and df.search.min()>20
+
+def test_train(folder, tmp_path, capsys):
+    "On a named data set: what is printed is what is written; nothing is written over"
+    files = {'save':tmp_path/'net.pth', 'out':tmp_path/'report.json', 'figure':tmp_path/'search.png'}
+    args = ['train', 'digits', '--epochs', '1', *(str(o) for k,v in files.items() for o in (f'--{k}', v))]
+    main(args)
+    said,told = capsys.readouterr().out,json.loads(files['out'].read_text())
+    assert f"{told['lr_max']:.3g}" in said and told['n_steps']==20 and len(told['tried'])>1 and files['figure'].stat().st_size>5_000
+    module.digits_learner(0).model.load_state_dict(torch.load(files['save']))
+    assert 'does not exist yet' in refused(capsys, *args)
+
+def test_train_on_a_folder(tmp_path, capsys):
+    from learners import image_files
+    main(['train', str(image_files()), '--epochs', '1', '--size', '32', '--bs', '8', '--resume', str(tmp_path/'run')])
+    assert 'lr_max=' in capsys.readouterr().out and (tmp_path/'run').exists()
+
+def test_train_refuses(tmp_path, capsys):
+    assert 'a folder of images' in refused(capsys, 'train', 'nowhere')
+    assert 'epochs=0' in refused(capsys, 'train', 'digits', '--epochs', '0')
+    (tmp_path/'a').mkdir()
+    assert 'arch' in refused(capsys, 'train', str(tmp_path), '--arch', 'net')
 
 def test_digits_learner():
     learn = module.digits_learner(0, 'tune')
@@ -52,7 +72,7 @@ def test_digits_learner():
     a,b = (sum(float(p.detach().sum()) for p in module.digits_learner(s).model.parameters()) for s in (0,0))
     assert a==b
 
-@pytest.mark.parametrize('bad', [dict(n_epoch=0), dict(n_epoch='x'), dict(seeds=0), dict(lrs=(.1,))])
+@pytest.mark.parametrize('bad', [dict(n_epoch=0), dict(n_epoch='x'), dict(seeds=0)])
 def test_demo_refuses(bad, seen):
     "Before anything trains"
     threads = torch.get_num_threads()

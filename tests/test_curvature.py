@@ -1125,6 +1125,14 @@ def test_reports_are_shown_alike():
     for r in (est, learn.curvature_lr(3), learn.curvature_lr_find(n_steps=30)):
         assert r._repr_html_().startswith('<b>') and repr(r).split(chr(10))[0].split(':')[0] in r._repr_html_() and len(r.table())
 
+@pytest.mark.parametrize('opt,bn,low', [(SGD,True,True), (partial(SGD, mom=.9),True,False), (Adam,True,False), (SGD,False,False),
+    (partial(OptimWrapper, opt=torch.optim.SGD),True,True), (_nesterov,True,False)], ids=['SGD','momentum','Adam','no BatchNorm','torch SGD','Nesterov'])
+def test_values_that_are_known_to_be_low_are_marked(opt, bn, low):
+    learn = learner(opt)
+    if not bn: learn.model.body[1] = nn.Identity()
+    f = learn.curvature_lr_find()
+    assert f.informative and ('3 to 35 times' in repr(f)) is low and ('3 to 35 times' in f._repr_html_()) is low
+
 def test_plots_and_reprs():
     import matplotlib; matplotlib.use('Agg')
     for kw in (dict(every=2), dict(mode='probe', every=2), dict(every=2, by_layer=True)):
