@@ -44,7 +44,8 @@ def fit_multistep(
     by:float=.1 # What it is multiplied by
 ):
     "A constant LR that falls in steps (the baseline of arXiv 1708.07120)"
-    def make(n_steps, n_groups): return multistep(n_steps, group_values('lr', ifnone(lr, learn.lr), n_groups, positive), at, by)
+    def make(n_steps, n_groups):
+        return multistep(n_steps, group_values('lr', ifnone(lr, learn.lr), n_groups, positive), at, by)
     _fit_schedule(learn, n_epoch, make)
 
 def fit_linear(
@@ -72,9 +73,11 @@ def _add_to_hash(h, o, depth=8):
     if isinstance(o, torch.Tensor):
         t = o.detach().cpu()
         if t.layout is not torch.strided: t = t.to_dense()
-        h.update(repr((tuple(t.shape), t.dtype)).encode() + t.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        h.update(repr((tuple(t.shape), t.dtype)).encode())
+        h.update(t.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     elif isinstance(o, np.ndarray) and o.dtype!=object: h.update(repr((o.shape, o.dtype)).encode() + o.tobytes())
-    elif o is None or isinstance(o, (str,bytes,int,float,complex,np.generic)): h.update(f'{type(o).__name__} {o!r};'.encode())
+    elif o is None or isinstance(o, (str,bytes,int,float,complex,np.generic)):
+        h.update(f'{type(o).__name__} {o!r};'.encode())
     elif depth:
         h.update(f'{type(o).__name__}('.encode())
         if isinstance(o, Mapping): parts = [p for item in o.items() for p in item]
@@ -105,7 +108,8 @@ class _RunRecorder(EventCallback):
         self.in_epoch,self.total,self.items,self.valid = True,0.,0,{}
 
     def before_batch(self):
-        if not self.learn.training and self.held_out is None: self.held_out = _batch_hash((*self.learn.xb, *self.learn.yb))
+        if not self.learn.training and self.held_out is None:
+            self.held_out = _batch_hash((*self.learn.xb, *self.learn.yb))
 
     def after_cancel_step(self): self.cancelled = True
     def after_step(self):
@@ -147,7 +151,8 @@ class _RunRecorder(EventCallback):
         try:
             if score is not None: as_score(self.metric, score)
         except ValueError as e: self.no_score = None if self.diverged else str(e)
-        self.rows.append([len(self.lrs), as_number(self.total/max(self.items, 1)), as_number(self.valid.get('valid_loss')),
+        self.rows.append([len(self.lrs), as_number(self.total/max(self.items, 1)),
+                          as_number(self.valid.get('valid_loss')),
                           as_number(score), self.lrs[-1] if self.lrs else None, time.perf_counter()-self.start])
 
 # %% ../nbs/compare.ipynb #f4839d4e
@@ -167,7 +172,8 @@ def _learner_of_seed(make_learner, seed):
     seed_all(seed)
     learn = make_learner(seed)
     if not isinstance(learn, Learner):
-        refuse('make_learner', make_learner, f'a function that returns a Learner, and make_learner({seed}) is {type(learn).__name__}')
+        refuse('make_learner', make_learner,
+               f'a function that returns a Learner, and make_learner({seed}) is {type(learn).__name__}')
     sizes = [batch_sizes(dl)[0] for dl in learn.dls.loaders] # refuses a loader without a length
     if len(sizes)<2 or not sizes[1]: raise ValueError('a comparison scores by held-out data, and the learner has none')
     learn.remove_cbs([ShowGraphCallback, ProgressCallback]) # the graph needs the bar
@@ -175,7 +181,7 @@ def _learner_of_seed(make_learner, seed):
     return learn
 
 # %% ../nbs/compare.ipynb #1471aeeb
-def _record(learn, fit, metric, arm, n_epoch, seed):
+def _recorded_run(learn, fit, metric, arm, n_epoch, seed):
     "Train once, and measure what the network is worth if the fit ended between two evaluations"
     rec = _RunRecorder(metric)
     learn.add_cb(rec)
@@ -190,7 +196,7 @@ def _record(learn, fit, metric, arm, n_epoch, seed):
     if rec.no_score: raise ValueError(rec.no_score)
     if not rec.lrs: raise ValueError(f'the fit {arm!r} took no optimizer step')
     if not rec.valid and not rec.diverged:
-        raise ValueError(f'a callback cancels validation in the run of {arm!r}, so there is no score: remove that callback')
+        raise ValueError(f'a callback cancels validation in the run of {arm!r}, so there is no score: remove it')
     return rec,'diverged' if rec.diverged else 'stopped' if cut or len(rec.rows)<n_epoch else 'finished'
 
 def _measured(measure, learn):
@@ -198,7 +204,8 @@ def _measured(measure, learn):
     res = {} if measure is None else measure(learn)
     for k,v in res.items():
         try: as_score(k, v)
-        except ValueError: refuse('measure', measure, f'a function that returns numbers by name, and its {k!r} is no number')
+        except ValueError:
+            refuse('measure', measure, f'a function that returns numbers by name, and its {k!r} is no number')
     return {k:as_number(v) for k,v in res.items()}
 
 def _run(make_learner, fits, identities, metric, lower_is_better, measure, arm, n_epoch, seed):
@@ -208,9 +215,10 @@ def _run(make_learner, fits, identities, metric, lower_is_better, measure, arm, 
     lower,guess = lower_is_better_of(learn, name, lower_is_better)
     start = _weight_sum(learn.model)
     seed_all(seed, learn.dls)
-    rec,status = _record(learn, fit, name, arm, n_epoch, seed)
+    rec,status = _recorded_run(learn, fit, name, arm, n_epoch, seed)
     res = dict(fit=identities[arm,n_epoch], status=status, metric=name, lower_is_better=lower, epochs=rec.rows,
-               lrs=_thin(rec.lrs)[0], weights=as_number(start), held_out=rec.held_out, measured=_measured(measure, learn),
+               lrs=_thin(rec.lrs)[0], weights=as_number(start), held_out=rec.held_out,
+               measured=_measured(measure, learn),
                note=getattr(fit, 'note', lambda n: '')(n_epoch), guess=guess)
     if torch.cuda.is_initialized():
         del learn, rec # a learner is a cycle, and holds memory until it is found
@@ -264,7 +272,8 @@ class Comparison(Report):
     def runs(self):
         """One row for each epoch of each run. `step` counts optimizer steps, `lr` is that of the last one,
         `seconds` counts from the start of the fit"""
-        rows = [(*key, e, *row, run['status']) for key,run in self._runs.items() for e,row in enumerate(run['epochs'], 1)]
+        rows = [(*key, e, *row, run['status']) for key,run in self._runs.items()
+                for e,row in enumerate(run['epochs'], 1)]
         df = pd.DataFrame(rows, columns=['arm','n_epoch','seed','epoch',*_columns,'status'])
         df = df[['arm','n_epoch','seed','epoch','step','train_loss','valid_loss','metric','lr','status','seconds']]
         df = df.astype({k:float for k in _columns[1:]})
@@ -327,14 +336,15 @@ def _check_search(make_learner, n_jobs, metric, progress, lower_is_better):
     return integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
 
 # %% ../nbs/compare.ipynb #2e2ca41d
-def _identity(fit, n_epoch, code):
+def _fit_identity(fit, n_epoch, code):
     "What makes two runs at this budget runs of the same fit"
     return describe(fit.at(n_epoch) if hasattr(fit, 'at') else fit, code) # a fit may refuse a budget
 
 def _open_log(path, make_learner, metric, measure=None, lower_is_better=None, **info):
     "The log of the runs"
     if path is None: return RunLog('comparison')
-    of = dict(make_learner=describe(make_learner), metric=metric, measure=None if measure is None else describe(measure))
+    of = dict(make_learner=describe(make_learner), metric=metric,
+              measure=None if measure is None else describe(measure))
     if lower_is_better is not None: of['lower_is_better'] = lower_is_better
     return RunLog('comparison', path, of, dict(info, schedules='optimizer steps'), _is_run)
 
@@ -349,7 +359,8 @@ def _log_run(log, key, run):
     "Log a run, unless it does not belong to the others"
     for (arm,n,seed),o in log.runs.items():
         if (o['metric'],o['lower_is_better'])!=(run['metric'],run['lower_is_better']):
-            raise ValueError(f"make_learner gave learners with different metrics: {o['metric']!r} and {run['metric']!r}")
+            raise ValueError("make_learner gave learners with different metrics: "
+                             f"{o['metric']!r} and {run['metric']!r}")
         if seed==key[2] and not math.isclose(o['weights'] or 0, run['weights'] or 0, rel_tol=1e-6):
             raise ValueError(f'make_learner({seed}) gave {key[0]!r} other weights to begin with than {arm!r}. '
                              'It must make a new model each time, from the seed')
@@ -357,7 +368,8 @@ def _log_run(log, key, run):
 
 def _run_missing(log, jobs, n_jobs, show_bar, make_learner, fits, metric, lower_is_better=None, measure=None):
     "Run the jobs that the log lacks: the comparison of all, and whether the direction of its metric is a guess"
-    identities = {(a,n): _identity(fits[a], n, log.file is not None) for a,n in dict.fromkeys((a,n) for a,n,_ in jobs)}
+    identities = {(a,n): _fit_identity(fits[a], n, log.file is not None)
+                  for a,n in dict.fromkeys((a,n) for a,n,_ in jobs)}
     _check_logged(log, jobs, identities)
     todo = [j for j in jobs if j not in log.runs]
     shared = make_learner,fits,identities,metric,lower_is_better,measure
@@ -383,7 +395,7 @@ def compare_fits(
     seeds=5, # How many, counted from 0, or which
     target=None, # Score for `steps_to` and `speedup`
     n_jobs:int=1, # Processes, through joblib; -1 for as many as there are
-    path=None, # Log of finished runs: an interrupted comparison goes on from it, and more fits, budgets and seeds may join
+    path=None, # Log of finished runs: an interrupted comparison goes on from it; fits, budgets and seeds may join
     metric=None, # Name of the metric to score by, or 'valid_loss'; accuracy, else the first metric when None
     measure=None, # `measure(learn)`: numbers by name, taken after each run
     progress:bool=True, # Show a bar?
@@ -430,7 +442,8 @@ def _baseline_of(self, baseline):
     if baseline is None: baseline = self.arms[0]
     if isinstance(baseline, tuple) and baseline in _cells(self): return lambda n: baseline
     if not isinstance(baseline, str) or baseline not in self.arms:
-        refuse('baseline', baseline, f"one of {', '.join(map(repr, self.arms))}, or a pair of it and one of its n_epoch")
+        refuse('baseline', baseline,
+               f"one of {', '.join(map(repr, self.arms))}, or a pair of it and one of its n_epoch")
     return lambda n: (baseline,n)
 
 @patch
@@ -449,7 +462,8 @@ def table(self:Comparison,
             sd,diff = (np.std(y, ddof=1) if len(y)>1 else math.nan),(d.mean() if len(d) else math.nan)
         low,high = _t_interval(d, max(y.abs().max(), b.abs().max()))
         steps = g.step.mean()
-        rows.append({'arm':arm, 'n_epoch':n, 'steps':int(steps) if steps==int(steps) else steps, 'seconds':g.seconds.mean(),
+        rows.append({'arm':arm, 'n_epoch':n, 'steps':int(steps) if steps==int(steps) else steps,
+                     'seconds':g.seconds.mean(),
                      'seeds':len(g), 'diverged':int((g.status=='diverged').sum()), self.metric:y.mean(), 'sd':sd,
                      'difference':diff, 'low':low, 'high':high})
     return pd.DataFrame(rows)
@@ -571,7 +585,8 @@ def _limit_scores(self, ax, worst, best):
     ax.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     if self.target is None: return
     ax.axhline(self.target, color=grey, lw=1, ls=':')
-    ax.annotate(f'target {self.target:g}', (0, self.target), xytext=(4,3), textcoords='offset points', color=grey, fontsize=9)
+    ax.annotate(f'target {self.target:g}', (0, self.target), xytext=(4,3), textcoords='offset points', color=grey,
+                fontsize=9)
 
 def _draw_lrs(self, ax, cells):
     "The LRs of the longest run of each arm and budget"
@@ -580,7 +595,8 @@ def _draw_lrs(self, ax, cells):
         steps = np.linspace(0, max(run['epochs'][-1][0]-1, 0), len(run['lrs']))
         ax.plot(steps, _drawable(run['lrs']), lw=1.4, drawstyle='steps-post', **_line_style(self, arm))
     ax.set(xlabel='optimizer step', ylabel='learning rate')
-    tops = [np.nanmax(_drawable(r['lrs']), initial=0.) for k,r in self._runs.items() if k[:2] in cells and r['status']!='diverged']
+    survived = [r for k,r in self._runs.items() if k[:2] in cells and r['status']!='diverged']
+    tops = [np.nanmax(_drawable(r['lrs']), initial=0.) for r in survived]
     if any(tops): ax.set_ylim(-.04*max(tops), 1.08*max(tops)) # not the LR that no run survived
 
 # %% ../nbs/compare.ipynb #ddf81d35
@@ -661,7 +677,9 @@ class Tuned(Report):
         return ax
 
     def _head(self):
-        def found(n): return f'lr {self.lrs[n]:g} at n_epoch={n}' + (f' (untuned: {self.untuned[n]})' if n in self.untuned else '')
+        def found(n):
+            return f'lr {self.lrs[n]:g} at n_epoch={n}' + (f' (untuned: {self.untuned[n]})' if n in self.untuned
+                                                           else '')
         name,runs = describe(self.fit, code=False),len(self.comparison._runs)
         return f"{name}: {'; '.join(map(found, self.lrs))}, by {self.comparison.metric}, {runs} runs"
 

@@ -20,7 +20,8 @@ from functools import lru_cache
 class TensorDL(DataLoader):
     "A `DataLoader` over a `TensorDataset` that takes each batch in one indexing operation"
     def create_batches(self, samps): return map(self.do_batch, self.chunkify(samps))
-    def create_batch(self, b): return tuple(t.index_select(0, torch.tensor(b, device=t.device)) for t in self.dataset.tensors)
+    def create_batch(self, b):
+        return tuple(t.index_select(0, torch.tensor(b, device=t.device)) for t in self.dataset.tensors)
 
 # %% ../nbs/data.ipynb #de1cf412
 def _has_classes(items):
@@ -43,7 +44,8 @@ def tensor_dls(
     "`DataLoaders` over tensors in memory: the training items shuffled, the held-out ones in order"
     def loader(i, items):
         after = Pipeline(L(aug if i==0 else None)+L(tfms))
-        return TensorDL(TensorDataset(*items), bs=bs, shuffle=i==0, num_workers=0, drop_last=drop_last and i==0, after_batch=after)
+        return TensorDL(TensorDataset(*items), bs=bs, shuffle=i==0, num_workers=0, drop_last=drop_last and i==0,
+                        after_batch=after)
     dls = DataLoaders(*(loader(i, items) for i,items in enumerate((train, valid))), device=device or default_device())
     if all(map(_has_classes, (train, valid))): _set_classes(dls, 1+max(int(items[1].max()) for items in (train, valid)))
     return dls
@@ -71,7 +73,9 @@ def _idx(path, shape):
         _check(len(data)==size, f'it announces {size} bytes and holds {"more" if len(data)>size else len(data)}')
         return np.frombuffer(data, np.uint8).reshape(n, *shape)
 
-def _mnist(folder): return [(_idx(folder/f'{s}-images-idx3-ubyte.gz', (28,28))[:,None], _idx(folder/f'{s}-labels-idx1-ubyte.gz', ())) for s in ('train','t10k')]
+def _mnist(folder):
+    return [(_idx(folder/f'{s}-images-idx3-ubyte.gz', (28,28))[:,None], _idx(folder/f'{s}-labels-idx1-ubyte.gz', ()))
+            for s in ('train','t10k')]
 
 # %% ../nbs/data.ipynb #bb3c38f6
 def _record(path, n_labels):
@@ -83,7 +87,8 @@ def _record(path, n_labels):
         return data[:,n_labels:].reshape(-1,3,32,32),data[:,n_labels-1]
 
 def _concat(parts): return tuple(np.concatenate(o) for o in zip(*parts))
-def _cifar10_bin(folder): return [_concat(_record(folder/f'data_batch_{i}.bin', 1) for i in range(1,6)), _record(folder/'test_batch.bin', 1)]
+def _cifar10_bin(folder):
+    return [_concat(_record(folder/f'data_batch_{i}.bin', 1) for i in range(1,6)), _record(folder/'test_batch.bin', 1)]
 def _cifar100_bin(folder): return [_record(folder/f'{s}.bin', 2) for s in ('train','test')]
 
 # %% ../nbs/data.ipynb #bdc5a90a
@@ -94,10 +99,12 @@ def _strips(path):
         keys = sorted(k for k in z.files if k.startswith('strip_'))
         _check(keys, 'it has no strip_')
         strips = [np.asarray(Image.open(io.BytesIO(z[k].tobytes()), formats=['WEBP']).convert('RGB')) for k in keys]
-        for k,s in zip(keys, strips): _check(s.shape[1]==32 and s.shape[0]%32==0, f'{k} is {s.shape[1]} pixels wide and {s.shape[0]} high')
+        for k,s in zip(keys, strips):
+            _check(s.shape[1]==32 and s.shape[0]%32==0, f'{k} is {s.shape[1]} pixels wide and {s.shape[0]} high')
         return np.concatenate([s.reshape(-1,32,32,3) for s in strips]).transpose(0,3,1,2),z['labels']
 
-def _cifar10_npz(folder): return [_concat(_strips(folder/f'train_{i}.npz') for i in range(1,6)), _strips(folder/'test.npz')]
+def _cifar10_npz(folder):
+    return [_concat(_strips(folder/f'train_{i}.npz') for i in range(1,6)), _strips(folder/'test.npz')]
 
 # %% ../nbs/data.ipynb #0aed7ccd
 def _pngs(folder):
@@ -109,9 +116,11 @@ def _pngs(folder):
         with _reading(path, 'a PNG image'), Image.open(path, formats=['PNG']) as img: return np.asarray(img)
     with _reading(folder, 'PNG images, class by folder'):
         x = np.stack([read(f) for f in files])
-        return (x[:,None] if x.ndim==3 else x.transpose(0,3,1,2)),np.array([number[f.parent.name] for f in files], np.uint8)
+        y = np.array([number[f.parent.name] for f in files], np.uint8)
+        return (x[:,None] if x.ndim==3 else x.transpose(0,3,1,2)),y
 
-def _folders(folder): return [_pngs(folder/s) for s in (('training','testing') if (folder/'training').is_dir() else ('train','test'))]
+def _folders(folder):
+    return [_pngs(folder/s) for s in (('training','testing') if (folder/'training').is_dir() else ('train','test'))]
 
 # %% ../nbs/data.ipynb #90d0db9c
 def _digits(folder):
@@ -122,11 +131,13 @@ def _digits(folder):
     return [(x[i].reshape(-1,1,8,8),y[i]) for i in (order[:1297],order[1297:])]
 
 # %% ../nbs/data.ipynb #33b3b720
-_shapes = dict(digits=(1,8,8,10), mnist=(1,28,28,10), fashion_mnist=(1,28,28,10), cifar10=(3,32,32,10), cifar100=(3,32,32,100))
+_shapes = dict(digits=(1,8,8,10), mnist=(1,28,28,10), fashion_mnist=(1,28,28,10), cifar10=(3,32,32,10),
+               cifar100=(3,32,32,100))
 _local = dict(
     mnist=[('mnist/train-images-idx3-ubyte.gz', _mnist), ('mnist_png/training', _folders)],
     fashion_mnist=[('fashion_mnist/train-images-idx3-ubyte.gz', _mnist)],
-    cifar10=[('cifar10/train_1.npz', _cifar10_npz), ('cifar-10-batches-bin/data_batch_1.bin', _cifar10_bin), ('cifar10/train', _folders)],
+    cifar10=[('cifar10/train_1.npz', _cifar10_npz), ('cifar-10-batches-bin/data_batch_1.bin', _cifar10_bin),
+             ('cifar10/train', _folders)],
     cifar100=[('cifar-100-binary/train.bin', _cifar100_bin), ('cifar100/train', _folders)])
 _urls = dict(mnist=URLs.MNIST, cifar10=URLs.CIFAR, cifar100=URLs.CIFAR_100)
 
@@ -139,12 +150,15 @@ def _find(name, folder):
     root = folder if folder is not None else os.environ.get('SUPERCONV_DATA')
     if not root:
         if name in _urls: return str(untar_data(_urls[name])),_folders
-        refuse('folder', folder, f'a folder with {places[0][0]}, or SUPERCONV_DATA must be set to one: fastai does not know where to download {name}')
+        refuse('folder', folder, f'a folder with {places[0][0]}, or SUPERCONV_DATA must be set to one: '
+               f'fastai does not know where to download {name}')
     for path,reader in places:
         if (Path(root)/path).exists(): return str((Path(root)/path).parent.resolve()),reader
     others = [o for o in _local if o!=name and any((Path(root)/p).exists() for p,_ in _local[o])]
-    refuse('folder', str(root), f"a folder with {' or '.join(p for p,_ in places)} for {name}" + (f" (it has {', '.join(others)})" if others else ''))
+    has = f" (it has {', '.join(others)})" if others else ''
+    refuse('folder', str(root), f"a folder with {' or '.join(p for p,_ in places)} for {name}{has}")
 
+# %% ../nbs/data.ipynb #f9e291af
 @lru_cache(maxsize=None)
 def _load(name, folder, reader):
     *shape,n_classes = _shapes[name]
@@ -154,7 +168,8 @@ def _load(name, folder, reader):
             _check(x.dtype==np.uint8 and y.dtype==np.uint8, f'it has {x.dtype} images and {y.dtype} labels, not bytes')
             _check(list(x.shape[1:])==shape, f'its images are {x.shape[1:]}, not {tuple(shape)}')
             _check(len(x)==len(y), f'it has {len(x)} images and {len(y)} labels')
-            _check(len(x) and y.max()<n_classes, 'it has no images' if not len(x) else f'it has a label {y.max()}, and there are {n_classes} classes')
+            _check(len(x) and y.max()<n_classes, 'it has no images' if not len(x)
+                   else f'it has a label {y.max()}, and there are {n_classes} classes')
             _check(reader is not _folders or y.max()==n_classes-1, f'it has {y.max()+1} classes, not {n_classes}')
         res.append((torch.from_numpy(np.array(x, order='C')), torch.from_numpy(y.astype(np.int64))))
     return tuple(res)
@@ -193,14 +208,15 @@ class RandomCropMirror(ItemTransform):
         pad:int=0, # Pixels on each side; only mirrored when 0
         p:float=0.5 # Probability of a mirror image
     ):
-        self.pad,self.p = integer('pad', pad, 'an integer >= 0', lambda v: v>=0),real('p', p, 'in [0, 1]', lambda v: 0<=v<=1)
+        self.pad,self.p = count('pad', pad, 0),share('p', p, '[]')
         super().__init__()
 
     def encodes(self, b):
         x,*rest = b
         n,c,h,w = x.shape
         if not self.pad<min(h, w): refuse('pad', self.pad, f'less than the side of the images, and they are {h}x{w}')
-        rows,cols = (self._places(torch.randint(2*self.pad+1, (n,1)) if self.pad else torch.zeros(n, 1, dtype=torch.int64), s) for s in (h,w))
+        def start(): return torch.randint(2*self.pad+1, (n,1)) if self.pad else torch.zeros(n, 1, dtype=torch.int64)
+        rows,cols = (self._places(start(), s) for s in (h,w))
         rows,cols = (o.to(x.device) for o in (rows,torch.where(torch.rand(n,1)<self.p, cols.flip(1), cols)))
         idx = (rows[:,:,None]*w + cols[:,None,:]).view(n, 1, h*w)
         return (x.reshape(n, c, h*w).gather(2, idx.expand(n, c, h*w)).view(n, c, h, w), *rest)
@@ -226,16 +242,18 @@ class Standardize(ItemTransform):
 
 # %% ../nbs/data.ipynb #9775aff9
 def _balanced(y, seed, last=False):
-    "The items in an order in which each class has its turn; with `last`, the ones that otherwise come last in their class come first"
+    "The items in an order in which each class has its turn; with `last`, those that otherwise end their class begin it"
     rng,rank = np.random.RandomState(seed),np.empty(len(y), int)
     for c in np.unique(y):
         i = np.flatnonzero(y==c)
         rank[rng.permutation(i)] = np.arange(len(i))[::-1] if last else np.arange(len(i))
     return np.lexsort((y, rank))
 
+# %% ../nbs/data.ipynb #286525be
 def _pooled(x, size):
     "Averages over squares of pixels, so that `size` by `size` are left"
-    return x if size is None or size==x.shape[-1] else torch.cat([F.avg_pool2d(o.float(), x.shape[-1]//size) for o in x.split(1000)])
+    if size is None or size==x.shape[-1]: return x
+    return torch.cat([F.avg_pool2d(o.float(), x.shape[-1]//size) for o in x.split(1000)])
 
 def _take(x, idxs): return x if len(idxs)==len(x) else x[idxs] # they are sorted, and none is there twice
 
@@ -251,7 +269,8 @@ def _parts(name, folder, reader, n_train, n_valid, valid, size, seed):
     train,held = (torch.from_numpy(np.sort(o)) for o in (order[:n_train],held))
     xs,xv = (_pooled(_take(a, i), size) for a,i in ((x,train),(xv,held)))
     std,mean = zip(*(torch.std_mean(xs[:,c].float(), correction=0) for c in range(xs.shape[1])))
-    return (xs,_take(y, train)),(xv,_take(yv, held)),torch.stack(mean),torch.stack([s if s>0 else torch.ones(()) for s in std])
+    std = torch.stack([s if s>0 else torch.ones(()) for s in std])
+    return (xs,_take(y, train)),(xv,_take(yv, held)),torch.stack(mean),std
 
 # %% ../nbs/data.ipynb #1fcc5402
 def image_dls(
@@ -259,22 +278,24 @@ def image_dls(
     bs:int=64, # Items in a batch; an incomplete last batch of training items is left out
     n_train:int=None, # Items of the training set; all that are not held out when None
     n_valid:int=None, # Held-out items; the whole test set, or a tenth of the training set, when None
-    valid:str='test', # Held-out items: 'test' from the test set, to score; 'tune' from the training set, to choose hyper-parameters on
-    aug:str='none', # Augmentation of the training batches: 'none', 'mirror' or 'crop+mirror' (an eighth of the side as padding: 4 pixels of 32)
+    valid:str='test', # Held-out items: 'test' from the test set, to score; 'tune' from the training set, to choose on
+    aug:str='none', # Augmentation of the training batches: 'none', 'mirror' or 'crop+mirror'
     size:int=None, # Side of the images, pooled by averaging; as published when None
     folder=None, # As in `load_images`
     seed:int=0, # Which items are taken
     device=None # Where the batches go; fastai's default when None
 ) -> DataLoaders: # Batches: float images of zero mean and unit variance on the training items, int64 labels
     "`DataLoaders` over a published data set, or balanced parts of it, in memory"
-    choice('valid', valid, ('test','tune')); choice('aug', aug, ('none','mirror','crop+mirror'))
+    choice('valid', valid, ('test','tune'))
+    choice('aug', aug, ('none','mirror','crop+mirror'))
     source = _find(name, folder)
     (_,y),(_,yt) = _load(name, *source)
     n,side = len(y),_shapes[name][1]
-    most = len(yt) if valid=='test' else n-1
-    n_valid = (len(yt) if valid=='test' else n//10) if n_valid is None else integer('n_valid', n_valid, f'an integer in [1, {most}]', lambda v: 1<=v<=most)
+    def part(k, v, most): return integer(k, v, f'an integer in [1, {most}]', lambda v: 1<=v<=most)
+    if valid=='test': n_valid = part('n_valid', ifnone(n_valid, len(yt)), len(yt))
+    else: n_valid = part('n_valid', ifnone(n_valid, n//10), n-1)
     most = n if valid=='test' else n-n_valid
-    n_train = most if n_train is None else integer('n_train', n_train, f'an integer in [1, {most}]', lambda v: 1<=v<=most)
+    n_train = part('n_train', ifnone(n_train, most), most)
     bs = integer('bs', bs, f'an integer in [1, n_train], and n_train={n_train}', lambda v: 1<=v<=n_train)
     if size is not None: size = integer('size', size, f'a divisor of {side}', lambda v: v>0 and side%v==0)
     seed = integer('seed', seed, 'an integer in [0, 2**32)', lambda v: 0<=v<2**32)
@@ -286,7 +307,8 @@ def image_dls(
 
 # %% ../nbs/data.ipynb #da87ab16
 def image_folder_dls(
-    path=None, # A folder with `train` and `valid`, in them a folder for each class; Imagenette from fastai's `untar_data` when None
+    # Folder with `train` and `valid`, in them a folder for each class; Imagenette from `untar_data` when None
+    path=None,
     size:int=230, # Side of the images in a batch
     bs:int=128, # Items in a batch
     valid:str='val', # Folder with the held-out images
@@ -295,9 +317,11 @@ def image_folder_dls(
 ) -> DataLoaders:
     "Imagenette or ImageNet through fastai, augmented as in the papers: resized, cropped at random, mirrored"
     from fastai.vision.all import ImageDataLoaders, Resize, RandomCrop, Flip, Normalize, ResizeMethod, imagenet_stats
-    size,bs = (integer(k, v, 'an integer >= 1', lambda v: v>=1) for k,v in (('size',size),('bs',bs)))
+    size,bs = count('size', size),count('bs', bs)
     path = Path(untar_data(URLs.IMAGENETTE)) if path is None else Path(path)
     for o in ('train',valid):
         if not (path/o).is_dir(): refuse('path', str(path), f'a folder with train and {valid}: it has no {o}')
-    return ImageDataLoaders.from_folder(path, valid=valid, bs=bs, item_tfms=[Resize(round(size*256/230), method=ResizeMethod.Squish), RandomCrop(size)],
-                                        batch_tfms=[Flip(), Normalize.from_stats(*imagenet_stats)], device=device, **({} if num_workers is None else {'num_workers':num_workers}))
+    item_tfms = [Resize(round(size*256/230), method=ResizeMethod.Squish), RandomCrop(size)]
+    workers = {} if num_workers is None else dict(num_workers=num_workers)
+    return ImageDataLoaders.from_folder(path, valid=valid, bs=bs, item_tfms=item_tfms, device=device, **workers,
+                                        batch_tfms=[Flip(), Normalize.from_stats(*imagenet_stats)])

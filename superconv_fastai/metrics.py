@@ -16,12 +16,14 @@ from fastai.callback.tracker import TrackerCallback
 from .core import *
 
 # %% ../nbs/metrics.ipynb #a1bd0970
-_error_words = set('''aic assd bic bpc brier cer crps deviance distance divergence ece eer entropy err error fid hausdorff hd95
-    hinge huber kl l1 l2 logloss loss lpips mae mape mase mpe mse mspe msle nll perplexity regret rmse rmsle rmspe rmsse
-    smape wer'''.split())
-_score_words = set('''acc accuracy ap apscore auc auprc auroc average bleu coeff corr corrcoef correlation dice f1 f2 fbeta gain
-    iou jaccard kappa map matthews mcc miou mrr ndcg pearson pearsonr precision psnr r2 recall reward roc rouge score sensitivity
-    similarity spearman spearmanr specificity ssim'''.split())
+_error_words = set('''
+    aic assd bic bpc brier cer crps deviance distance divergence ece eer entropy err error fid hausdorff hd95
+    hinge huber kl l1 l2 logloss loss lpips mae mape mase mpe mse msle mspe nll perplexity regret rmse rmsle
+    rmspe rmsse smape wer'''.split())
+_score_words = set('''
+    acc accuracy ap apscore auc auprc auroc average bleu coeff corr corrcoef correlation dice f1 f2 fbeta gain
+    iou jaccard kappa map matthews mcc miou mrr ndcg pearson pearsonr precision psnr r2 recall reward roc rouge
+    score sensitivity similarity spearman spearmanr specificity ssim'''.split())
 
 def is_error(
     name:str # Of a metric
@@ -48,8 +50,8 @@ def warn_of_guess(
     name:str # Of the metric that ranks
 ):
     "Say that the direction of a metric is a guess"
-    warn(f'The name of the metric {name!r} does not say whether lower is better: a higher value is taken for the better one. '
-         'lower_is_better=True or False says which')
+    warn(f'The name of the metric {name!r} does not say whether lower is better: a higher value is taken for the '
+         'better one. lower_is_better=True or False says which')
 
 # %% ../nbs/metrics.ipynb #33dd584f
 def scoring_metric_name(
@@ -90,7 +92,8 @@ def as_score(
         if isinstance(v, (str,bytes)): raise TypeError
         return float(v)
     except (TypeError, ValueError):
-        what = f'{len(v)} values' if isinstance(v, (list,tuple)) else 'None' if v is None else f'{type(v).__name__} {v!r:.40}'
+        what = f'{type(v).__name__} {v!r:.40}' if v is not None else 'None'
+        if isinstance(v, (list,tuple)): what = f'{len(v)} values'
     raise ValueError(f'the metric {name!r} gives {what} where a score is one number: choose another one with metric=, '
                      'or let it give an average')
 

@@ -64,21 +64,21 @@ def n_params(
 def _net(*layers): return he_init(nn.Sequential(*layers))
 
 def _ints(**kwargs):
-    for k,v in kwargs.items(): yield integer(k, v, 'an integer >= 1', lambda v: v>=1)
+    for k,v in kwargs.items(): yield count(k, v)
 
 def _bn(bn_mom):
     "Makes BatchNorm layers of this momentum"
-    return partial(nn.BatchNorm2d, momentum=real('bn_mom', bn_mom, 'in [0, 1]', lambda v: 0<=v<=1))
+    return partial(nn.BatchNorm2d, momentum=share('bn_mom', bn_mom, '[]'))
 
 def _drop(p):
     "Makes `[nn.Dropout(p)]`, or `[]` when `p` is 0"
-    p = real('dropout', p, 'in [0, 1)', lambda v: 0<=v<1)
+    p = share('dropout', p)
     return lambda: [nn.Dropout(p)] if p else []
 
 # %% ../nbs/models.ipynb #38354679
 _shortcuts = ('pad','conv','pool','project')
 
-def _block(ni, nf, stride, shortcut, bn, drop):
+def _residual_block(ni, nf, stride, shortcut, bn, drop):
     "Two 3x3 convolutions and a shortcut"
     mid = ni if shortcut=='pool' else nf
     body = nn.Sequential(_conv(ni, mid, 3, stride), bn(mid), *drop(), nn.ReLU(), _conv(mid, mid), bn(mid), *drop())
@@ -100,7 +100,8 @@ def _stages(ni, blocks, widths, block):
             ni = nf
 
 def _resnet(blocks, widths, shortcut, n_in, n_out, stride, bn, drop):
-    return _net(_conv(n_in, widths[0], 3, stride), bn(widths[0]), nn.ReLU(), *_stages(widths[0], blocks, widths, partial(_block, shortcut=shortcut, bn=bn, drop=drop)),
+    return _net(_conv(n_in, widths[0], 3, stride), bn(widths[0]), nn.ReLU(),
+                *_stages(widths[0], blocks, widths, partial(_residual_block, shortcut=shortcut, bn=bn, drop=drop)),
                 nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], n_out))
 
 # %% ../nbs/models.ipynb #1e0f31d7
@@ -111,11 +112,12 @@ def resnet_cifar(
     n_out:int=10, # Classes
     bn_mom:float=0.1, # BatchNorm momentum: 1 - Caffe's moving average fraction
     dropout:float=0., # Dropout after each BatchNorm inside a block, as in paper A (0.2)
-    shortcut:str='pad', # 'pad', 'conv' (He et al.'s options A and B), 'pool' (paper A's) or 'project' (paper B's); the last two want a side divisible by 4
+    shortcut:str='pad', # 'pad', 'conv', 'pool' or 'project'; the last two want a side divisible by 4
     stride:int=1 # Stride of the first convolution: 2 makes the rest four times cheaper
 ) -> nn.Sequential:
     "ResNet-20, -56, -110 and so on for CIFAR (He et al., arXiv 1512.03385, 4.2)"
-    n = (integer('depth', depth, '6n+2: 8, 14, 20, 32, 44, 56, 110 ...', lambda v: v>=8 and v%6==2)-2)//6
+    depth = integer('depth', depth, '6n+2: 8, 14, 20, 32, 44, 56, 110 ...', lambda v: v>=8 and v%6==2)
+    n = (depth-2)//6
     width,n_in,n_out,stride = _ints(width=width, n_in=n_in, n_out=n_out, stride=stride)
     choice('shortcut', shortcut, _shortcuts)
     blocks = (n-1,n,n) if shortcut=='project' else (n,n,n)
@@ -148,8 +150,10 @@ def wide_resnet(
     bn,drop,widths = _bn(bn_mom),_drop(dropout),[16*k*2**i for i in range(3)]
     def act(n): return nn.Sequential(bn(n), nn.ReLU())
     def block(ni, nf, stride):
-        return Residual(nn.Sequential(_conv(ni, nf, 3, stride), act(nf), *drop(), _conv(nf, nf)), _conv(ni, nf, 1, stride) if ni!=nf else None, pre=act(ni))
-    return _net(_conv(n_in, 16), *_stages(16, (n,n,n), widths, block), nn.AdaptiveAvgPool2d(1), act(widths[-1]), nn.Flatten(), nn.Linear(widths[-1], n_out, bias=False))
+        return Residual(nn.Sequential(_conv(ni, nf, 3, stride), act(nf), *drop(), _conv(nf, nf)),
+                        _conv(ni, nf, 1, stride) if ni!=nf else None, pre=act(ni))
+    return _net(_conv(n_in, 16), *_stages(16, (n,n,n), widths, block), nn.AdaptiveAvgPool2d(1), act(widths[-1]),
+                nn.Flatten(), nn.Linear(widths[-1], n_out, bias=False))
 
 def wide_resnet32(
     n_in:int=3, # Channels of the images
@@ -190,7 +194,8 @@ def lenet(
     n_in,n_out = _ints(n_in=n_in, n_out=n_out)
     side = ((integer('size', size, 'an integer >= 16', lambda v: v>=16)-4)//2-4)//2
     drop = _drop(dropout)
-    return _net(nn.Conv2d(n_in, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(50*side**2, 500), nn.ReLU(),
+    return _net(nn.Conv2d(n_in, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(),
+                nn.Linear(50*side**2, 500), nn.ReLU(),
                 *drop(), nn.Linear(500, n_out))
 
 def three_layer(
@@ -204,8 +209,10 @@ def three_layer(
     side = integer('size', size, 'a multiple of 8', lambda v: v>=8 and v%8==0)//8
     drop = _drop(dropout)
     pool = dict(kernel_size=3, stride=2, ceil_mode=True)
-    return _net(_conv(n_in, 32, 5, bias=True), nn.MaxPool2d(**pool), nn.ReLU(), _conv(32, 32, 5, bias=True), nn.ReLU(), nn.AvgPool2d(**pool),
-                _conv(32, 64, 5, bias=True), nn.ReLU(), nn.AvgPool2d(**pool), nn.Flatten(), *drop(), nn.Linear(64*side**2, n_out))
+    return _net(_conv(n_in, 32, 5, bias=True), nn.MaxPool2d(**pool), nn.ReLU(), _conv(32, 32, 5, bias=True), nn.ReLU(),
+                nn.AvgPool2d(**pool),
+                _conv(32, 64, 5, bias=True), nn.ReLU(), nn.AvgPool2d(**pool), nn.Flatten(), *drop(),
+                nn.Linear(64*side**2, n_out))
 
 # %% ../nbs/models.ipynb #6fc566ca
 def _whiten(conv, images, eps=5e-4):
@@ -222,7 +229,8 @@ class _ScaledLinear(nn.Linear):
 
 # %% ../nbs/models.ipynb #9b943fc6
 def airbench94(
-    images=None, # Normalised training images, `(n,c,h,w)`, whose patches the first layer whitens (the authors took 5,000); it is random and learns when None
+    # Normalised training images `(n,c,h,w)` whose patches the first layer whitens; it is random and learns when None
+    images=None,
     width:float=1., # Times 64, 256 and 256 channels
     n_in:int=3, # Channels of the images
     n_out:int=10, # Classes
@@ -230,7 +238,7 @@ def airbench94(
 ) -> nn.Sequential:
     "The network of airbench94 (Jordan, arXiv 2404.00498), for sides of 31 pixels and more"
     n_in,n_out = _ints(n_in=n_in, n_out=n_out)
-    width = real('width', width, 'a number > 0', lambda v: v>0)
+    width = positive('width', width)
     bn_ = _bn(bn_mom)
     def bn(n):
         m = bn_(n, eps=1e-12)
@@ -256,7 +264,8 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         def rep(t): return t if t is None else t.repeat(k)
         track = self.track_running_stats
         mean,var = (rep(t) for t in (self.running_mean, self.running_var)) if track else (None,None)
-        y = F.batch_norm(x.reshape(n//k, k*x.shape[1], *x.shape[2:]), mean, var, rep(self.weight), rep(self.bias), True, self.momentum, self.eps)
+        y = F.batch_norm(x.reshape(n//k, k*x.shape[1], *x.shape[2:]), mean, var, rep(self.weight), rep(self.bias), True,
+                         self.momentum, self.eps)
         if track:
             for old,new in ((self.running_mean,mean), (self.running_var,var)): old.copy_(new.view(k, -1).mean(0))
             self.num_batches_tracked += 1

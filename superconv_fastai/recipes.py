@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatch
 from fastai.basics import *
 from fastai.callback.all import *
-from fastprogress.fastprogress import progress_bar
 from .core import *
 from .cycle import StepScheduler
 from .data import *
@@ -23,7 +22,28 @@ from .fit import *
 from .range_test import *
 from .runs import seed_all
 from .schedule import *
+from .show import *
 from .state import undisturbed
+
+# %% ../nbs/recipes.ipynb #730696ca
+def _xavier(model):
+    "Caffe's 'xavier': uniform, with a variance of 1/fan_in"
+    for m in model.modules():
+        if not isinstance(m, (nn.Conv2d,nn.Linear)): continue
+        bound = math.sqrt(3/m.weight[0].numel())
+        nn.init.uniform_(m.weight, -bound, bound)
+    return model
+
+def _caffe_lenet(**kwargs): return _xavier(lenet(**kwargs))
+def _airbench94(dropout=0., **kwargs):
+    if dropout: refuse('dropout', dropout, '0 with net=airbench94')
+    return airbench94(**kwargs)
+
+nets = {**{f'resnet{d}': partial(resnet_cifar, d, shortcut='pool') for d in (20,56,110)},
+        'resnet56_project': partial(resnet_cifar, 56, shortcut='project'),
+        'wrn32': wide_resnet32, 'wrn22': partial(wide_resnet, 22, 6), 'densenet40': densenet40,
+        'lenet': _caffe_lenet, 'airbench94': _airbench94, 'three_layer': three_layer,
+        **{name: partial(imagenet_model, name) for name in ('resnet50','inception_resnet_v2')}}
 
 # %% ../nbs/recipes.ipynb #e445e53b
 _fits = 'paper','authors','cosine','multistep','step','inv','constant','range test'
@@ -46,7 +66,7 @@ class Recipe:
     bs:int=1000 # Images in an optimizer step
     ghost_bs:int=None # Images that are normalized together in training; all of the batch when None
     steps:int=10_000 # Optimizer steps
-    policy:str='paper' # A policy of `one_cycle`, a baseline's schedule ('multistep', 'step', 'inv', 'constant'), or 'range test'
+    policy:str='paper' # A policy of `one_cycle`, a baseline ('multistep', 'step', 'inv', 'constant'), or 'range test'
     lr_max:float=3. # Largest LR; a baseline's initial one
     lr_min:float=None # Initial LR of a cycle
     stepsize:int=None # Optimizer steps in one leg of the cycle; between two falls with 'step'
@@ -73,14 +93,17 @@ class Recipe:
     note:str='' # What else a reader should know
 
     def __post_init__(self):
-        allowed = dict(policy=_fits, opt=_opts, wd_how=('L2','decoupled'), bn_eval=('running','batch'), pixels=('standardized','0..1'), net=nets)
+        allowed = dict(policy=_fits, opt=_opts, wd_how=('L2','decoupled'), bn_eval=('running','batch'),
+                       pixels=('standardized','0..1'), net=nets)
         for k,v in allowed.items(): choice(k, getattr(self, k), v)
-        for k in ('n_train','n_valid','bs','steps'): integer(k, getattr(self, k), 'an integer >= 1', lambda v: v>=1)
-        if self.stepsize is None and self.policy in (*policies,'step'): refuse('stepsize', None, f'an integer with policy={self.policy!r}')
-        real('label_smoothing', self.label_smoothing, 'in [0, 1)', lambda v: 0<=v<1)
-        real('bias_lr', self.bias_lr, 'a finite number > 0', lambda v: v>0)
+        for k in ('n_train','n_valid','bs','steps'): count(k, getattr(self, k))
+        if self.stepsize is None and self.policy in (*policies,'step'):
+            refuse('stepsize', None, f'an integer with policy={self.policy!r}')
+        share('label_smoothing', self.label_smoothing)
+        positive('bias_lr', self.bias_lr)
         if self.bias_lr!=1 and self.opt!='SGD': refuse('bias_lr', self.bias_lr, f'1 with opt={self.opt!r}')
-        if self.ghost_bs and self.bs%self.ghost_bs: refuse('ghost_bs', self.ghost_bs, f'a divisor of bs, and bs={self.bs}')
+        if self.ghost_bs and self.bs%self.ghost_bs:
+            refuse('ghost_bs', self.ghost_bs, f'a divisor of bs, and bs={self.bs}')
 
     @property
     def div(self): return self.lr_max/self.lr_min # what `fit_superconv` calls it
@@ -98,7 +121,8 @@ def schedules(self:Recipe,
     leg = r.stepsize and min(scaled(r.stepsize), max(1, n//2))
     if r.policy in policies: lr = one_cycle(n, r.lr_max, r.div, r.div_final, stepsize=leg, policy=r.policy)
     elif r.policy=='multistep': lr = multistep(n, r.lr_max, r.at, r.gamma)
-    elif r.policy=='step': lr = multistep(n, r.lr_max, [s/n for s in range(scaled(r.stepsize), n, scaled(r.stepsize))], r.gamma)
+    elif r.policy=='step':
+        lr = multistep(n, r.lr_max, [s/n for s in range(scaled(r.stepsize), n, scaled(r.stepsize))], r.gamma)
     elif r.policy=='inv': lr = InverseDecay(n, r.lr_max, r.gamma*r.steps/n, r.power)
     elif r.policy=='range test': lr = ramp(n, r.lr_max)
     else: lr = constant(n, r.lr_max)
@@ -107,20 +131,23 @@ def schedules(self:Recipe,
     return lr,momentum_cycle(n, r.moms, stepsize=mom_leg, policy=r.policy if r.policy in policies else 'authors')
 
 # %% ../nbs/recipes.ipynb #329c7521
-_least = dict(n_train=100, n_valid=500, steps=10)
+_smallest = dict(n_train=100, n_valid=500, steps=10)
 
 @patch
 def scaled(self:Recipe,
     scale:float # Share of the images and of the steps, in (0, 1]
 ) -> Recipe: # With at least 100 images, 10 steps and 500 held-out images
     "A shorter version; `reductions` says what changed"
-    scale = real('scale', scale, 'in (0, 1]', lambda v: 0<v<=1)
-    n = {k: min(getattr(self, k), max(least, round(getattr(self, k)*scale))) for k,least in _least.items()}
+    scale = share('scale', scale, '(]')
+    n = {k: min(getattr(self, k), max(least, round(getattr(self, k)*scale))) for k,least in _smallest.items()}
     bs = min(self.bs, max(1, n['n_train']//2))
     ghost = self.ghost_bs and min(self.ghost_bs, bs)
     if ghost: bs -= bs%ghost
-    legs = {k: max(1, min(round(getattr(self, k)*n['steps']/self.steps), n['steps']//2 if k=='stepsize' and self.policy in policies else getattr(self, k)))
-            for k in ('stepsize','mom_stepsize') if getattr(self, k)}
+    def leg(k):
+        full = getattr(self, k)
+        most = n['steps']//2 if k=='stepsize' and self.policy in policies else full # two legs make a cycle
+        return max(1, min(round(full*n['steps']/self.steps), most))
+    legs = {k:leg(k) for k in ('stepsize','mom_stepsize') if getattr(self, k)}
     return replace(self, **n, **legs, bs=bs, ghost_bs=ghost)
 
 @patch
@@ -128,35 +155,24 @@ def reductions(self:Recipe,
     full:Recipe # What `self` was scaled from
 ) -> dict: # Field to (there, here)
     "What differs"
-    return {f.name: (getattr(full, f.name), getattr(self, f.name)) for f in fields(self) if getattr(full, f.name)!=getattr(self, f.name)}
-
-# %% ../nbs/recipes.ipynb #730696ca
-def _xavier(model):
-    "Caffe's 'xavier': uniform, with a variance of 1/fan_in"
-    for m in model.modules():
-        if isinstance(m, (nn.Conv2d,nn.Linear)): nn.init.uniform_(m.weight, -(b:=math.sqrt(3/m.weight[0].numel())), b)
-    return model
-
-def _caffe_lenet(**kwargs): return _xavier(lenet(**kwargs))
-def _airbench94(dropout=0., **kwargs):
-    if dropout: refuse('dropout', dropout, '0 with net=airbench94')
-    return airbench94(**kwargs)
-
-nets = {**{f'resnet{d}': partial(resnet_cifar, d, shortcut='pool') for d in (20,56,110)}, 'resnet56_project': partial(resnet_cifar, 56, shortcut='project'),
-        'wrn32': wide_resnet32, 'wrn22': partial(wide_resnet, 22, 6), 'densenet40': densenet40, 'lenet': _caffe_lenet, 'airbench94': _airbench94, 'three_layer': three_layer,
-        'resnet50': partial(imagenet_model, 'resnet50'), 'inception_resnet_v2': partial(imagenet_model, 'inception_resnet_v2')}
+    pairs = {f.name: (getattr(full, f.name), getattr(self, f.name)) for f in fields(self)}
+    return {k:(a,b) for k,(a,b) in pairs.items() if a!=b}
 
 # %% ../nbs/recipes.ipynb #c2dfec88
 _smith_topin = partial(Recipe, paper='1708.07120', net='resnet56', ghost_bs=125)
 def _clr(name, where, published=None, replication=None, stepsize=5000, lr_max=3., bn_mom=.05, **kwargs):
-    return _smith_topin(name=name, where=where, policy='paper', lr_max=lr_max, lr_min=.1, stepsize=stepsize, steps=2*stepsize, bn_mom=bn_mom,
+    return _smith_topin(name=name, where=where, policy='paper', lr_max=lr_max, lr_min=.1, stepsize=stepsize,
+                        steps=2*stepsize, bn_mom=bn_mom,
                         published=published, replication=replication, **kwargs)
 def _pc(name, where, published=None, replication=None, **kwargs):
-    return _smith_topin(**{**dict(name=name, where=where, policy='multistep', lr_max=.35, gamma=.1, at=(5/8,7/8), steps=80_000, bn_mom=.001,
+    return _smith_topin(**{**dict(name=name, where=where, policy='multistep', lr_max=.35, gamma=.1, at=(5/8,7/8),
+                                  steps=80_000, bn_mom=.001,
                                   published=published, replication=replication), **kwargs})
 def _range(name, where, steps, replication=None, lr_max=3., **kwargs):
-    return _smith_topin(**{**dict(name=name, where=where, policy='range test', lr_max=lr_max, steps=steps, bn_mom=.05, replication=replication), **kwargs})
+    return _smith_topin(**{**dict(name=name, where=where, policy='range test', lr_max=lr_max, steps=steps, bn_mom=.05,
+                                  replication=replication), **kwargs})
 
+# %% ../nbs/recipes.ipynb #3afc0b2a
 _best_bin = 'The logged number is the mean accuracy in the best bin of LRs'
 _gap = 'Shows the gap between test and training loss, and no accuracy'
 
@@ -180,9 +196,12 @@ _first = [
     _pc('fig6a-40k-multistep',  'Fig. 6a, Table 1', 89.1, 90.43, n_train=40_000),
     _pc('fig6a-30k-multistep',  'Fig. 6a, Table 1', 85.7, 86.36, n_train=30_000),
     _pc('fig6a-20k-multistep',  'Fig. 6a, Table 1', 82.7, 62.3,  n_train=20_000, note='The log falls from 76.4 %'),
-    _pc('fig6a-10k-multistep',  'Fig. 6a, Table 1', 71.4, 71.20, n_train=10_000, note='The log is at chance for most of its first 50,000 steps'),
-    *(_clr(f'table1-lr{v:g}',   'Table 1', p, lr_max=v) for v,p in [(1.,91.3), (1.5,90.9), (2.,91.7), (2.5,92.3), (3.5,92.1)]),
-    _clr('fig6b-resnet20',             'Fig. 6b, Table 1', 90.4, 90.42, net='resnet20', note='The README there says stepsize 10,000; the log has 5,000'),
+    _pc('fig6a-10k-multistep',  'Fig. 6a, Table 1', 71.4, 71.20, n_train=10_000,
+        note='The log is at chance for most of its first 50,000 steps'),
+    *(_clr(f'table1-lr{v:g}',   'Table 1', p, lr_max=v)
+      for v,p in [(1.,91.3), (1.5,90.9), (2.,91.7), (2.5,92.3), (3.5,92.1)]),
+    _clr('fig6b-resnet20',             'Fig. 6b, Table 1', 90.4, 90.42, net='resnet20',
+         note='The README there says stepsize 10,000; the log has 5,000'),
     _pc( 'fig6b-resnet20-multistep',   'Fig. 6b, Table 1', 88.6, 88.64, net='resnet20'),
     _clr('fig6b-resnet110',            'Fig. 6b, Table 1', 92.1, 92.37, net='resnet110', bs=800, ghost_bs=100,
          note='The README there says stepsize 10,000; the log has 5,000'),
@@ -191,49 +210,64 @@ _first = [
     _clr('fig7b',               'Fig. 7b', 68.6, 68.20, data='cifar100'),
     _pc( 'fig7b-multistep',     'Fig. 7b', 59.8, 59.27, data='cifar100'),
     _pc( 'fig8a-nesterov',      'Fig. 8a, 8b', 90.9, 90.33, nesterov=True),
-    _pc( 'fig8a-adadelta',      'Fig. 8a', None, 70.97, opt='Adadelta', moms=0., note="The script takes Caffe's momentum, its decay rate, out; here it is 0.9"),
+    _pc( 'fig8a-adadelta',      'Fig. 8a', None, 70.97, opt='Adadelta', moms=0.,
+        note="The script takes Caffe's momentum, its decay rate, out; here it is 0.9"),
     _pc( 'fig8a-adagrad',       'Fig. 8a', None, 83.74, opt='Adagrad', moms=0.),
-    _pc( 'fig8a-adam',          'Fig. 8a', None, 87.15, opt='Adam', lr_max=.0035, note='The best in the log is 90.72 %'),
+    _pc( 'fig8a-adam',          'Fig. 8a', None, 87.15, opt='Adam', lr_max=.0035,
+        note='The best in the log is 90.72 %'),
     _clr('fig8b',               'Fig. 8b', 92.1, 92.47, nesterov=True),
-    *(_clr(f'fig9a-bs{bs}',     'Fig. 9a, Table 5', p, bs=bs, ghost_bs=bs//8, note='As many steps as with 1,000 images, not as many epochs')
+    *(_clr(f'fig9a-bs{bs}',     'Fig. 9a, Table 5', p, bs=bs, ghost_bs=bs//8,
+           note='As many steps as with 1,000 images, not as many epochs')
       for bs,p in [(1536,92.1), (512,91.7), (256,89.5)]),
-    _clr('fig9b',               'Fig. 9b', dropout=.2, note='The text says a small improvement over fig1a, without a number'),
+    _clr('fig9b',               'Fig. 9b', dropout=.2,
+         note='The text says a small improvement over fig1a, without a number'),
     _range('fig9b-range',       'log beside Fig. 9b', 20_000, 84.0, dropout=.2, note=_best_bin),
-    *(_clr(f'fig10a-mom{m:g}',  'Fig. 10a, Table 6', p, r, moms=m) for m,p,r in [(.8,92.1,91.86), (.85,91.9,92.29), (.95,90.7,90.74)]),
-    _clr('fig10b-wd1e-3',       'Fig. 10b', None, 9.95,  wd=1e-3, note='Diverges; the best in the log is 65.9 % at step 800'),
+    *(_clr(f'fig10a-mom{m:g}',  'Fig. 10a, Table 6', p, r, moms=m)
+      for m,p,r in [(.8,92.1,91.86), (.85,91.9,92.29), (.95,90.7,90.74)]),
+    _clr('fig10b-wd1e-3',       'Fig. 10b', None, 9.95,  wd=1e-3,
+         note='Diverges; the best in the log is 65.9 % at step 800'),
     _clr('fig10b-wd1e-5',       'Fig. 10b', None, 88.28, wd=1e-5),
     _clr('fig10b-wd1e-6',       'Fig. 10b', None, 87.25, wd=1e-6)]
 
 # %% ../nbs/recipes.ipynb #2c06dd98
 def _n(epochs, n_train=50_000, bs=512): return int(epochs*n_train/bs)
 
-def _smith(name, where, epochs, leg=None, lr=None, published=None, sd=None, replication=None, n_train=50_000, bs=512, moms=(.95,.85,.95), **kwargs):
+def _smith(name, where, epochs, leg=None, lr=None, published=None, sd=None, replication=None, n_train=50_000, bs=512,
+           moms=(.95,.85,.95), **kwargs):
     "Epochs to steps; `lr` is the range, `leg` in epochs"
-    return Recipe(**{**dict(name=name, paper='1803.09820', where=where, policy='authors', lr_min=lr[0], lr_max=lr[1], steps=_n(epochs, n_train, bs),
-                            stepsize=leg and _n(leg, n_train, bs), n_train=n_train, bs=bs, ghost_bs=bs//4, moms=moms, nesterov=True,
+    return Recipe(**{**dict(name=name, paper='1803.09820', where=where, policy='authors', lr_min=lr[0], lr_max=lr[1],
+                            steps=_n(epochs, n_train, bs),
+                            stepsize=leg and _n(leg, n_train, bs), n_train=n_train, bs=bs, ghost_bs=bs//4, moms=moms,
+                            nesterov=True,
                             published=published, published_sd=sd, replication=replication), **kwargs})
 
 _falls = dict(policy='multistep', gamma=.316, at=(1/2,3/4,7/8,15/16,15/16), moms=.9)
-def _steps(name, where, epochs, lr, published, sd, **kwargs): return _smith(name, where, epochs, None, (None,lr), published, sd, **{**_falls, **kwargs})
+def _steps(name, where, epochs, lr, published, sd, **kwargs):
+    return _smith(name, where, epochs, None, (None,lr), published, sd, **{**_falls, **kwargs})
 
-_wrn,_dense,_c100 = dict(net='wrn32'),dict(net='densenet40', dropout=.2, bn_mom=.001),dict(net='resnet56_project', data='cifar100')
+_wrn,_densenet = dict(net='wrn32'),dict(net='densenet40', dropout=.2, bn_mom=.001)
+_c100 = dict(net='resnet56_project', data='cifar100')
 _mnist_lenet = dict(net='lenet', data='mnist', n_train=60_000, wd=5e-4, aug='none', pixels='0..1')
 _rough = 'Caffe has raw pixels, smaller initial weights and 250 times the weight decay on the last layer'
 _dense_moms = 'Momentum in the table; the logs have 0.9 to 0.8'
 _table = 'table of results'
 
 _second = [
-    *(_steps(f'wrn32-{e}-multistep', _table, e, .1, p, sd, **_wrn) for e,p,sd in [(100,86.7,.6), (200,88.7,.6), (400,89.8,.4), (800,90.3,1.)]),
+    *(_steps(f'wrn32-{e}-multistep', _table, e, .1, p, sd, **_wrn)
+      for e,p,sd in [(100,86.7,.6), (200,88.7,.6), (400,89.8,.4), (800,90.3,1.)]),
     _smith('wrn32-25',  _table, 25,  12, (.1,.5), 87.3, .8, **_wrn),
     _smith('wrn32-50',  _table, 50,  23, (.1,1.), 91.3, .1, 91.4, **_wrn),
     _smith('wrn32-100', _table, 100, 45, (.1,1.), 91.9, .2, **_wrn),
-    *(_steps(f'densenet40-{e}-multistep', _table, e, .1, p, .2, replication=r, **_dense)
+    *(_steps(f'densenet40-{e}-multistep', _table, e, .1, p, .2, replication=r, **_densenet)
       for e,p,r in [(100,91.3,None), (200,92.1,None), (400,92.7,93.0)]),
-    *(_smith(f'densenet40-{e}', _table, e, leg, (.1,4.), p, sd, r, moms=(.9,.85,.9), wd=1e-6, note=_dense_moms, **_dense)
+    *(_smith(f'densenet40-{e}', _table, e, leg, (.1,4.), p, sd, r, moms=(.9,.85,.9), wd=1e-6, note=_dense_moms,
+             **_densenet)
       for e,leg,p,sd,r in [(50,22,91.7,.3,91.5), (75,34,92.1,.2,None), (100,45,92.2,.2,None), (150,70,92.8,.1,None)]),
-    _smith('lenet-inv', _table, 85, None, (None,.01), 99.03, .04, policy='inv', gamma=1e-4, power=.75, moms=.9, **_mnist_lenet,
+    _smith('lenet-inv', _table, 85, None, (None,.01), 99.03, .04, policy='inv', gamma=1e-4, power=.75, moms=.9,
+           **_mnist_lenet,
            note="Rate and exponent are those of Caffe's own LeNet solver"),
-    _steps('lenet-multistep', _table, 85, .01, 99.00, .04, **_mnist_lenet, note='When the LR falls is not stated: as in the CIFAR baselines here'),
+    _steps('lenet-multistep', _table, 85, .01, 99.00, .04, **_mnist_lenet,
+           note='When the LR falls is not stated: as in the CIFAR baselines here'),
     *(_smith(f'lenet-{e}', _table, e, leg, (.01,.1), p, sd, moms=(.95,.8,.95), **_mnist_lenet)
       for e,leg,p,sd in [(12,5,99.25,.03), (25,12,99.28,.06), (50,23,99.27,.07)]),
     _smith('lenet-85', _table, 85, 40, (.02,.2), 99.35, .03, moms=(.95,.8,.95), **_mnist_lenet),
@@ -254,15 +288,18 @@ def _table1(suffix, published, epochs, leg, lr, low=.8, note='', **kwargs):
 
 _r56,_three = dict(net='resnet56_project'),dict(net='three_layer', bs=128, wd=3e-3, aug='none', low=.85, note=_rough)
 _momentum = [*_table1('',                      [92.0, 91.4, 90.8, 91.4, 92.1], 95, 41, (.08,.8),     **_r56),
-             *_table1('-constant',             [89.1, 88.1, 87.8, 88.1, 88.8], 95, 41, (None,.1),    **_r56, policy='constant'),
+             *_table1('-constant',             [89.1, 88.1, 87.8, 88.1, 88.8], 95, 41, (None,.1),    **_r56,
+                      policy='constant'),
              *_table1('-three-layer',          [81.3, 80.2, 79.5, 80.2, 81.2], 25, 11, (.0005,.005), **_three),
-             *_table1('-three-layer-constant', [80.8, 80.9, 80.2, 81.0, 81.0], 25, 11, (None,.0005), **_three, policy='constant')]
+             *_table1('-three-layer-constant', [80.8, 80.9, 80.2, 81.0, 81.0], 25, 11, (None,.0005), **_three,
+                      policy='constant')]
 _momentum[0] = replace(_momentum[0], published_sd=.2)
 _momentum[4] = replace(_momentum[4], replication=92.1, note='The log: 92.0 to 92.1 %')
 
 # %% ../nbs/recipes.ipynb #a0c7cfc4
 _imagenet = dict(data='imagenet', n_train=1_281_167, n_valid=50_000, aug='mirror')
-def _large_net(name, where, **kwargs): return Recipe(name=name, where=where, paper='1803.09820', nesterov=True, **_imagenet, **kwargs)
+def _large_net(name, where, **kwargs):
+    return Recipe(name=name, where=where, paper='1803.09820', nesterov=True, **_imagenet, **kwargs)
 _r50 = partial(_large_net, net='resnet50', size=224, bs=128, ghost_bs=32)
 _inception = partial(_large_net, net='inception_resnet_v2', size=299, bs=112, ghost_bs=28)
 _slow = dict(policy='step', lr_max=.1, gamma=.94, stepsize=20_000)
@@ -271,25 +308,33 @@ _unstated = "Image size and BatchNorm's average are not stated: they are torchvi
 _large = [
     _r50('resnet50-baseline', 'sec. 5.5', **_slow, steps=1_340_000, published=63.7, replication=63.7,
          note=_unstated+'. The paper says LR 0.045; the solver says 0.1'),
-    _r50('resnet50-wd3e-6', 'sec. 5.5', **_fast, stepsize=95_000, steps=200_000, wd=3e-6, published=67.6, replication=66.7,
+    _r50('resnet50-wd3e-6', 'sec. 5.5', **_fast, stepsize=95_000, steps=200_000, wd=3e-6, published=67.6,
+         replication=66.7,
          note=_unstated+'. Published for weight decays from 3e-6 to 1e-5'),
-    _r50('resnet50-wd1e-6', 'log only', **_fast, stepsize=75_000, steps=200_000, wd=1e-6, replication=64.0, note=_unstated),
+    _r50('resnet50-wd1e-6', 'log only', **_fast, stepsize=75_000, steps=200_000, wd=1e-6, replication=64.0,
+         note=_unstated),
     _inception('inception-baseline', 'sec. 5.5', **_slow, steps=1_090_000, published=67.6, replication=68.3,
                note=_unstated+'. The paper says LR 0.045; the solver says 0.1'),
-    _inception('inception-wd3e-6', 'sec. 5.5', **_fast, stepsize=108_000, mom_stepsize=1_080_000, steps=220_000, wd=3e-6,
+    _inception('inception-wd3e-6', 'sec. 5.5', **_fast, stepsize=108_000, mom_stepsize=1_080_000, steps=220_000,
+               wd=3e-6,
                published=74.0, replication=74.0, note=_unstated),
-    _inception('inception-wd1e-6', 'log only', **_fast, stepsize=108_000, mom_stepsize=1_080_000, steps=220_000, wd=1e-6,
+    _inception('inception-wd1e-6', 'log only', **_fast, stepsize=108_000, mom_stepsize=1_080_000, steps=220_000,
+               wd=1e-6,
                replication=72.6, note=_unstated+'. A second run: 72.7 %')]
 
 # %% ../nbs/recipes.ipynb #7ba89323
-_dawn = [Recipe(name='dawnbench', paper='DAWNBench', where='fastai_pytorch_single_volta, 2018-04-19', net='wrn22', aug='crop+mirror', bs=512,
-                policy='paper', steps=_n(30), stepsize=_n(12), lr_min=.075, lr_max=1.5, div_final=100., moms=(.95,.85,.95), published=94.19,
+_dawn = [Recipe(name='dawnbench', paper='DAWNBench', where='fastai_pytorch_single_volta, 2018-04-19', net='wrn22',
+                aug='crop+mirror', bs=512,
+                policy='paper', steps=_n(30), stepsize=_n(12), lr_min=.075, lr_max=1.5, div_final=100.,
+                moms=(.95,.85,.95), published=94.19,
                 note='94.04 % after 27 epochs. The entry also varied colors by 25 % and turned images by 2 degrees')]
 
-_jordan = [Recipe(name='cifar94', paper='2404.00498', where='airbench94', net='airbench94', aug='crop+mirror', pad=2, bs=1024, bn_mom=.4,
-                  policy='paper', steps=_n(16, bs=1024), stepsize=_n(7.2, bs=1024), lr_min=.3, lr_max=1.5, moms=.85, nesterov=True,
-                  wd=1.33e-3, label_smoothing=.2, bias_lr=64., mirror_test=True, published=94.01,
-                  note='Published for 9.9 epochs, with Lookahead, alternating mirror images and averages over six crops')]
+# %% ../nbs/recipes.ipynb #087263f6
+_jordan = [Recipe(name='cifar94', paper='2404.00498', where='airbench94', net='airbench94', aug='crop+mirror', pad=2,
+                  bs=1024, bn_mom=.4, policy='paper', steps=_n(16, bs=1024), stepsize=_n(7.2, bs=1024), lr_min=.3,
+                  lr_max=1.5, moms=.85, nesterov=True, wd=1.33e-3, label_smoothing=.2, bias_lr=64., mirror_test=True,
+                  published=94.01, note='Published for 9.9 epochs, with Lookahead, alternating mirror images and averages '
+                  'over six crops')]
 
 recipes = {r.name:r for r in (*_first, *_second, *_momentum, *_large, *_dawn, *_jordan)}
 
@@ -298,11 +343,15 @@ def recipe_table(
     pattern:str='*' # Names to show, as in file names: 'fig1*'
 ) -> pd.DataFrame: # One row for each recipe
     "The recipes, in short"
-    def lr(r): return {'range test': '0 to '}.get(r.policy, f'{r.lr_min:g} to ' if r.policy in policies else '') + f'{r.lr_max:g}'
+    def lr(r):
+        start = '0 to ' if r.policy=='range test' else f'{r.lr_min:g} to ' if r.policy in policies else ''
+        return f'{start}{r.lr_max:g}'
     def moms(r): return f'{r.moms[0]:g} to {r.moms[1]:g}' if values(r.moms) else f'{r.moms:g}'
-    return pd.DataFrame([{'name':r.name, 'where':f'{r.paper}, {r.where}', 'net':r.net, 'data':r.data, 'images':r.n_train, 'batch':r.bs, 'steps':r.steps,
-                          'epochs':round(r.epochs, 1), 'policy':r.policy, 'lr':lr(r), 'momentum':moms(r), 'wd':f'{r.wd:g}', 'published %':r.published,
-                          "authors' log %":r.replication} for r in recipes.values() if fnmatch(r.name, pattern)])
+    def row(r):
+        return {'name':r.name, 'where':f'{r.paper}, {r.where}', 'net':r.net, 'data':r.data, 'images':r.n_train,
+                'batch':r.bs, 'steps':r.steps, 'epochs':round(r.epochs, 1), 'policy':r.policy, 'lr':lr(r),
+                'momentum':moms(r), 'wd':f'{r.wd:g}', 'published %':r.published, "authors' log %":r.replication}
+    return pd.DataFrame([row(r) for r in recipes.values() if fnmatch(r.name, pattern)])
 
 # %% ../nbs/recipes.ipynb #cfa4be37
 class BatchStatistics(Callback):
@@ -333,7 +382,8 @@ def nesterov_step(p, lr, mom, grad_avg, **kwargs):
     p.data.add_(p.grad.data + mom*grad_avg, alpha=-lr)
 
 def _fastai_sgd(params, lr, mom=.9, wd=0., nesterov=False, decouple_wd=False):
-    return Optimizer(params, [weight_decay if decouple_wd else l2_reg, average_grad, nesterov_step if nesterov else momentum_step], lr=lr, mom=mom, wd=wd)
+    parts = [weight_decay if decouple_wd else l2_reg, average_grad, nesterov_step if nesterov else momentum_step]
+    return Optimizer(params, parts, lr=lr, mom=mom, wd=wd)
 
 def _norm_biases_apart(model):
     "Two parameter groups, without what is frozen: everything but BatchNorm's biases, and these"
@@ -348,25 +398,28 @@ def _opt_func(r):
     if r.opt=='SGD':
         if r.wd_how=='L2' and r.wd_norm_bias: return partial(_torch_sgd, mom=mom, nesterov=r.nesterov)
         return partial(_fastai_sgd, mom=mom, nesterov=r.nesterov, decouple_wd=r.wd_how=='decoupled')
-    kwargs = dict(Adam=dict(betas=(mom,.999)), Adadelta=dict(rho=.9, eps=1e-8), Adagrad=dict(eps=1e-8))[r.opt] # Caffe's defaults
+    # Caffe's defaults
+    kwargs = dict(Adam=dict(betas=(mom,.999)), Adadelta=dict(rho=.9, eps=1e-8), Adagrad=dict(eps=1e-8))[r.opt]
     return partial(OptimWrapper, opt=partial(getattr(torch.optim, r.opt), **kwargs))
 
 # %% ../nbs/recipes.ipynb #8c60d06c
-_classes = dict(digits=10, mnist=10, fashion_mnist=10, cifar10=10, cifar100=100, imagenet=1000)
-
 def find_recipe(
     recipe # A `Recipe`, or its name in `recipes`
 ) -> Recipe: # A `ValueError` that names close ones when there is none
     "The recipe of this name"
     if isinstance(recipe, Recipe): return recipe
     if recipe in recipes: return recipes[recipe]
-    close = difflib.get_close_matches(str(recipe), recipes, 4, .5) or [n for n in recipes if n.startswith(str(recipe)[:4])][:4]
-    raise ValueError(f'there is no recipe {recipe!r}' + (f"; there are {', '.join(close)}" if close else '') + '. `superconv recipes` lists all')
+    close = difflib.get_close_matches(str(recipe), recipes, 4, .5)
+    if not close: close = [n for n in recipes if n.startswith(str(recipe)[:4])][:4]
+    there = f"; there are {', '.join(close)}" if close else ''
+    raise ValueError(f'there is no recipe {recipe!r}{there}. `superconv recipes` lists all')
 
 def _imagenet_dls(r, folder, device):
     root = folder or os.environ.get('SUPERCONV_DATA')
     if not root or not (Path(root)/'imagenet').is_dir():
-        refuse('folder', root and str(root), 'a folder with imagenet/train and imagenet/val, a folder of images for each class in them, or SUPERCONV_DATA must be set to one')
+        refuse('folder', root and str(root),
+               'a folder with imagenet/train and imagenet/val, a folder of images for each class '
+               'in them, or SUPERCONV_DATA must be set to one')
     dls = image_folder_dls(Path(root)/'imagenet', r.size, r.bs, device=device)
     for i,n in enumerate((r.n_train, r.n_valid)):
         ds = dls.loaders[i].dataset
@@ -379,7 +432,7 @@ def _by_group(v, of_biases): return v if of_biases==1 else [v,v*of_biases]
 
 def _model_of(r, dls):
     "The network of a recipe"
-    kwargs = dict(n_out=_classes[r.data])
+    kwargs = dict(n_out=1000 if r.data=='imagenet' else dls.c)
     if r.data!='imagenet': kwargs |= dict(n_in=1 if 'mnist' in r.data or r.data=='digits' else 3, dropout=r.dropout)
     if r.net=='airbench94': # its first layer is made from training images
         standardize = next(t for t in dls.valid.after_batch.fs if isinstance(t, Standardize))
@@ -409,7 +462,7 @@ def learner_of(
     smooth = dict(label_smoothing=r.label_smoothing) if r.label_smoothing else {}
     groups = {} if r.bias_lr==1 else dict(splitter=_norm_biases_apart)
     cbs = [BatchStatistics()]*(r.bn_eval=='batch') + [_MirrorTest()]*r.mirror_test
-    learn = Learner(dls, _model_of(r, dls).to(dls.device), loss_func=CrossEntropyLossFlat(**smooth), metrics=accuracy,
+    learn = Learner(dls, _model_of(r, dls).to(dls.device), CrossEntropyLossFlat(**smooth), metrics=accuracy,
                     opt_func=_opt_func(r), lr=_by_group(r.lr_max, r.bias_lr), wd=_by_group(r.wd, 1/r.bias_lr),
                     wd_bn_bias=r.wd_norm_bias, moms=tuple(values(r.moms) or [r.moms]*3), cbs=cbs, **groups)
     seed_all(seed, dls)
@@ -437,10 +490,19 @@ def fit_recipe(
                         cbs=TerminateOnNaNCallback())
 
 # %% ../nbs/recipes.ipynb #6aaf17a0
-_why = dict(n_train='training images', n_valid='held-out images', bs='images in a step', steps='steps', ghost_bs='images normalized together')
+_why = dict(n_train='training images', n_valid='held-out images', bs='images in a step', steps='steps',
+            ghost_bs='images normalized together')
 
-@dataclass(frozen=True)
-class RecipeRun:
+def _percent(v, sd=None): return 'no number' if v is None else f'{v:.2f} %' + (f' (sd {sd:g})' if sd else '')
+
+def _as_json(v):
+    "`v` as JSON has it: what is not a finite number is null"
+    if isinstance(v, dict): return {k:_as_json(o) for k,o in v.items()}
+    if isinstance(v, (list,tuple)): return [_as_json(o) for o in v]
+    return None if isinstance(v, float) and not math.isfinite(v) else v
+
+@dataclass(frozen=True, repr=False)
+class RecipeRun(Report):
     "What a run of a recipe gave, beside what was published"
     recipe:Recipe # As it ran
     full:Recipe # As published
@@ -455,61 +517,77 @@ class RecipeRun:
 
     def reduced(self):
         "What is less than in the paper, in words"
-        return ', '.join(f'{_why[k]} {b:,} instead of {a:,}' for k,(a,b) in self.recipe.reductions(self.full).items() if k in _why)
+        changed = self.recipe.reductions(self.full)
+        return ', '.join(f'{_why[k]} {b:,} instead of {a:,}' for k,(a,b) in changed.items() if k in _why)
 
     def table(self):
         "One row: our accuracy beside the published one and the one in the authors' log, in %"
         f = self.full
-        return pd.DataFrame([{'recipe':f.name, 'scale':self.scale, 'seed':self.seed, 'ours':self.accuracy, 'published':f.published, "authors' log":f.replication,
-                              'steps':self.epochs[-1][0], 'status':self.status, 'seconds':round(self.seconds, 1)}])
+        return pd.DataFrame([{'recipe':f.name, 'scale':self.scale, 'seed':self.seed, 'ours':self.accuracy,
+                              'published':f.published, "authors' log":f.replication, 'steps':self.epochs[-1][0],
+                              'status':self.status, 'seconds':round(self.seconds, 1)}])
 
-    def __repr__(self):
+    def _head(self):
         f,r = self.full,self.recipe
-        def pct(v, sd=None): return 'no number' if v is None else f'{v:.2f} %' + (f' (sd {sd:g})' if sd else '')
-        lines = [f'{f.name} ({f.paper}, {f.where}): {r.net} on {r.data}, {self.epochs[-1][0]:,} steps of {r.bs:,} images, seed {self.seed}, {self.seconds:.0f} s on {self.device}',
-                 f'  ours          {pct(self.accuracy)}' + (' (diverged)' if self.status=='diverged' else ''), f'  published     {pct(f.published, f.published_sd)}', f"  authors' log  {pct(f.replication)}"]
-        if self.scale<1: lines.append(f'  at scale {self.scale:g}: {self.reduced()}. Not a reproduction of the number above')
-        return '\n'.join(lines + [f'  {o}' for o in (self.said, f.note) if o])
+        steps = f'{self.epochs[-1][0]:,} steps of {r.bs:,} images'
+        return (f'{f.name} ({f.paper}, {f.where}): {r.net} on {r.data}, {steps}, '
+                f'seed {self.seed}, {self.seconds:.0f} s on {self.device}')
 
-    def save(self,
-        path # The file: JSON. One that exists is replaced, at once or not at all
-    ):
-        "Write all of it"
-        path = _out_file(path)
-        tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-        try:
-            tmp.write_text(json.dumps({'superconv_fastai':'recipe run', 'format':1, **_plain(asdict(self)), 'torch':torch.__version__}, indent=1, allow_nan=False) + '\n')
-            os.replace(tmp, path)
-        finally: tmp.unlink(missing_ok=True)
+    def _text(self):
+        f = self.full
+        less = f'at scale {self.scale:g}: {self.reduced()}. Not a reproduction of the number above'
+        lines = [f'ours          {_percent(self.accuracy)}' + (' (diverged)' if self.status=='diverged' else ''),
+                 f'published     {_percent(f.published, f.published_sd)}', f"authors' log  {_percent(f.replication)}",
+                 less if self.scale<1 else '', self.said, f.note]
+        return [f'  {o}' for o in lines if o]
 
-    @classmethod
-    def load(cls,
-        path # What `save` wrote
-    ) -> 'RecipeRun':
-        "Read a run back"
-        try:
-            d = json.loads(Path(path).read_text())
-            assert d.pop('superconv_fastai')=='recipe run' and d.pop('format')==1
-            r = {k: Recipe(**{n: tuple(v) if isinstance(v, list) else v for n,v in d.pop(k).items()}) for k in ('recipe','full')}
-            return cls(**r, **{f.name: d[f.name] for f in fields(cls) if f.name not in r})
-        except (ValueError, AssertionError, AttributeError, KeyError, TypeError) as e: refuse('path', str(path), f'the file of a recipe run, and it is not ({e!r})')
+# %% ../nbs/recipes.ipynb #99d64a34
+@patch
+def plot(self:RecipeRun,
+    ax=None # Draw here; a new figure when None
+):
+    "Held-out accuracy over optimizer steps, and the published one. Returns the axes"
+    if ax is None: _,ax = new_axes(figsize=(6,3.2))
+    steps,accuracy = zip(*((o[0],o[-1]) for o in self.epochs))
+    with figure_style():
+        ax.plot(steps, accuracy, color=colors[0], marker='o', ms=2.5, label='ours')
+        if self.full.published is not None:
+            ax.axhline(self.full.published, color=grey, lw=1, ls=':', label='published')
+        ax.set(xlabel='optimizer step', ylabel='accuracy, %', title=self.full.name)
+        ax.legend()
+    return ax
 
-def _plain(v):
-    "`v` as JSON has it: what is not a finite number is null"
-    if isinstance(v, dict): return {k:_plain(o) for k,o in v.items()}
-    if isinstance(v, (list,tuple)): return [_plain(o) for o in v]
-    return None if isinstance(v, float) and not math.isfinite(v) else v
+@patch
+def save(self:RecipeRun,
+    path # The file: JSON. One that exists is replaced, at once or not at all
+):
+    "Write all of it"
+    d = {'superconv_fastai':'recipe run', 'format':1, **_as_json(asdict(self)), 'torch':torch.__version__}
+    with replacing(any_file('path', path)) as new: new.write_text(json.dumps(d, indent=1, allow_nan=False) + '\n')
 
-def _out_file(path):
-    path = Path(path) if isinstance(path, (str,os.PathLike)) else refuse('path', path, 'None or a path')
-    return path if path.parent.is_dir() and not path.is_dir() else refuse('path', str(path), 'a file in a folder that exists')
+@patch(cls_method=True)
+def load(cls:RecipeRun,
+    path # What `save` wrote
+) -> 'RecipeRun':
+    "Read a run back"
+    def recipe(d): return Recipe(**{k:tuple(v) if isinstance(v, list) else v for k,v in d.items()})
+    try:
+        d = json.loads(Path(path).read_text())
+        assert d.pop('superconv_fastai')=='recipe run' and d.pop('format')==1
+        r = {k:recipe(d.pop(k)) for k in ('recipe','full')}
+        return cls(**r, **{f.name: d[f.name] for f in fields(cls) if f.name not in r})
+    except (ValueError, AssertionError, AttributeError, KeyError, TypeError) as e:
+        refuse('path', str(path), f'the file of a recipe run, and it is not ({e!r})')
 
 # %% ../nbs/recipes.ipynb #bb108942
 def _device(device):
     "The device, if it is there"
     if device is None: return default_device()
-    try: device = torch.device(device); torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, TypeError) as e: refuse('device', str(device), f'a device of this machine: {str(e).splitlines()[0]}')
+    try:
+        device = torch.device(device)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as e:
+        refuse('device', str(device), f'a device of this machine: {str(e).splitlines()[0]}')
     return device
 
 def _minutes(learn, r):
@@ -524,6 +602,32 @@ def _minutes(learn, r):
             times.append(time.perf_counter()-start)
     return times[-1]/len(x)*(r.steps*r.bs + _epochs_of(r, learn)*r.n_valid/3)/60
 
+def _range_test(learn, r):
+    "What a range test of a recipe gives"
+    test = learn.lr_range_test(r.lr_max, n_steps=r.steps, n_valid=r.n_valid, bn_stats=r.bn_eval, stop_div=False,
+                               show_plot=False)
+    rows = [[int(round(lr/r.lr_max*r.steps)), float(t), float(v), 100*float(s)]
+            for lr,t,v,s in zip(test.lrs, test.train_losses, test.valid_losses, test.scores)]
+    return dict(epochs=rows, accuracy=max(row[-1] for row in rows), said=f'range test: {test.verdict.reason}')
+
+class _ShowEpochs(Callback):
+    "Move the one bar of the whole run"
+    order,run_valid = ProgressCallback.order,False
+    def __init__(self, update): self.update = update
+    def after_epoch(self): self.update(self.epoch+1, f'held-out accuracy {self.recorder.values[-1][-1]:.3f}')
+
+def _train(learn, r):
+    "What a training run of a recipe gives"
+    with progress(_epochs_of(r, learn)) as update, learn.no_bar(), learn.added_cbs(_ShowEpochs(update)):
+        fit_recipe(learn, r)
+    n = len(learn.dls.train)
+    rows = [[n*i, float(v[0]), float(v[1]), 100*float(v[2])] for i,v in enumerate(learn.recorder.values, 1)]
+    if len(rows)==_epochs_of(r, learn): return dict(epochs=rows, accuracy=rows[-1][-1])
+    loss,acc = learn.validate() # what a diverged network is worth
+    rows.append([learn.train_iter, math.nan, float(loss), 100*float(acc)])
+    return dict(epochs=rows, accuracy=100*float(acc), status='diverged')
+
+# %% ../nbs/recipes.ipynb #87c27e78
 def run_recipe(
     recipe, # A `Recipe`, or its name in `recipes`
     scale:float=1., # Share of its data and steps, in (0, 1]
@@ -532,43 +636,20 @@ def run_recipe(
     device:str=None, # fastai's default when None
     path:str=None # Write the result to this file, as JSON
 ) -> RecipeRun: # Our number beside the published one
-    "Train as a recipe says and compare with what was published. Says beforehand what is reduced and how long it will take"
+    """Train as a recipe says and compare with what was published. Says beforehand what is reduced and how long it
+    will take"""
     full = find_recipe(recipe)
     r,device = full.scaled(scale),_device(device)
-    if path is not None: _out_file(path)
+    if path is not None: path = any_file('path', path)
     if r.data=='imagenet' and r.n_train>20_000 and device.type=='cpu':
-        raise ValueError(f'{r.name} at scale {scale:g} is {r.steps*r.bs:,} images of {r.size} x {r.size} pixels: that needs a GPU. On the CPU try a scale below 0.01')
+        raise ValueError(f'{r.name} at scale {scale:g} is {r.steps*r.bs:,} images of {r.size} x {r.size} pixels: '
+                         'that needs a GPU. On the CPU try a scale below 0.01')
     learn = learner_of(r, seed=seed, folder=folder, device=device)
     run = RecipeRun(r, full, scale, seed, math.nan, [], 'finished', 0., str(device))
-    print(f"{full.name}: " + (f'at scale {scale:g}, {run.reduced()}; ' if scale<1 else '') + f'about {_minutes(learn, r):.1f} minutes on {device}', flush=True)
+    less = f'at scale {scale:g}, {run.reduced()}; ' if scale<1 else ''
+    print(f'{full.name}: {less}about {_minutes(learn, r):.1f} minutes on {device}', flush=True)
     start = time.perf_counter()
-    with learn.no_logging():
-        if r.policy=='range test': found = _range_test(learn, r)
-        else: found = _train(learn, r)
+    with learn.no_logging(): found = (_range_test if r.policy=='range test' else _train)(learn, r)
     run = replace(run, **found, seconds=time.perf_counter()-start)
     if path is not None: run.save(path)
     return run
-
-def _range_test(learn, r):
-    test = learn.lr_range_test(r.lr_max, n_steps=r.steps, n_valid=r.n_valid, bn_stats=r.bn_eval, stop_div=False, show_plot=False)
-    rows = [[int(round(lr/r.lr_max*r.steps)), float(t), float(v), 100*float(s)] for lr,t,v,s in zip(test.lrs, test.train_losses, test.valid_losses, test.scores)]
-    return dict(epochs=rows, accuracy=max(row[-1] for row in rows), said=f'range test: {test.verdict.reason}')
-
-class _EpochBar(Callback):
-    "One bar for the whole run"
-    order,run_valid = ProgressCallback.order,False
-    def before_fit(self):
-        self.bar = progress_bar(range(self.n_epoch), leave=False)
-        self.bar.update(0)
-    def after_epoch(self):
-        self.bar.comment = f'held-out accuracy {self.recorder.values[-1][-1]:.3f}'
-        self.bar.update(self.epoch+1)
-    def after_fit(self): self.bar.on_iter_end()
-
-def _train(learn, r):
-    with learn.no_bar(), learn.added_cbs(_EpochBar()): fit_recipe(learn, r)
-    n = len(learn.dls.train)
-    rows = [[n*i, float(v[0]), float(v[1]), 100*float(v[2])] for i,v in enumerate(learn.recorder.values, 1)]
-    if len(rows)==_epochs_of(r, learn): return dict(epochs=rows, accuracy=rows[-1][-1])
-    loss,acc = learn.validate() # what a diverged network is worth
-    return dict(epochs=[*rows, [learn.train_iter, math.nan, float(loss), 100*float(acc)]], accuracy=100*float(acc), status='diverged')

@@ -19,7 +19,8 @@ def labels(n, k=10): return (np.arange(n)*7%k).astype(np.uint8)
 
 # ---- files, written as their specifications say ----
 
-def idx_bytes(a, dtype=8): return bytes((0, 0, dtype, a.ndim)) + b''.join(int(s).to_bytes(4, 'big') for s in a.shape) + a.tobytes()
+def idx_bytes(a, dtype=8):
+    return bytes((0, 0, dtype, a.ndim)) + b''.join(int(s).to_bytes(4, 'big') for s in a.shape) + a.tobytes()
 
 def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,17 +36,21 @@ def write_idx(folder, train, test):
         write(folder/f'{s}-images-idx3-ubyte.gz', gzip.compress(idx_bytes(x[:,0])))
         write(folder/f'{s}-labels-idx1-ubyte.gz', gzip.compress(idx_bytes(y)))
 
-def records(x, y, coarse=False): return b''.join((b'\x03' if coarse else b'')+bytes([l])+img.tobytes() for img,l in zip(x, y))
+def records(x, y, coarse=False):
+    return b''.join((b'\x03' if coarse else b'')+bytes([l])+img.tobytes() for img,l in zip(x, y))
 
 def write_cifar10_bin(folder, train, test):
-    for i,part in enumerate(np.array_split(np.arange(len(train[0])), 5), 1): write(folder/f'data_batch_{i}.bin', records(train[0][part], train[1][part]))
+    for i,part in enumerate(np.array_split(np.arange(len(train[0])), 5), 1):
+        write(folder/f'data_batch_{i}.bin', records(train[0][part], train[1][part]))
     write(folder/'test_batch.bin', records(*test))
 
 def write_cifar100_bin(folder, train, test):
     for s,xy in (('train',train),('test',test)): write(folder/f'{s}.bin', records(*xy, coarse=True))
 
 def strips(x, y, n=2):
-    res = {f'strip_{i:03}':np.frombuffer(image_bytes(x[j:j+n].transpose(0,2,3,1).reshape(-1,32,3), 'WEBP', lossless=True), np.uint8) for i,j in enumerate(range(0, len(x), n))}
+    res = {f'strip_{i:03}':np.frombuffer(image_bytes(x[j:j+n].transpose(0,2,3,1).reshape(-1,32,3), 'WEBP',
+                                                     lossless=True), np.uint8)
+                                                     for i,j in enumerate(range(0, len(x), n))}
     return {**res, 'labels':y}
 
 def npz(**arrays):
@@ -54,18 +59,24 @@ def npz(**arrays):
     return f.getvalue()
 
 def write_npz(folder, train, test):
-    for i,part in enumerate(np.array_split(np.arange(len(train[0])), 5), 1): write(folder/f'train_{i}.npz', npz(**strips(train[0][part], train[1][part])))
+    for i,part in enumerate(np.array_split(np.arange(len(train[0])), 5), 1):
+        write(folder/f'train_{i}.npz', npz(**strips(train[0][part], train[1][part])))
     write(folder/'test.npz', npz(**strips(*test)))
 
 def write_png(folder, train, test, parts=('train','test'), group=''):
     for s,(x,y) in zip(parts, (train,test)):
-        for i,(img,l) in enumerate(zip(x, y)): write(folder/s/(f'group{l%3}' if group else '')/f'class{l:03}'/f'{i:04}.png', image_bytes(img[0] if len(img)==1 else img.transpose(1,2,0), 'PNG'))
+        for i,(img,l) in enumerate(zip(x, y)):
+            write(folder/s/(f'group{l%3}' if group else '')/f'class{l:03}'/f'{i:04}.png',
+                  image_bytes(img[0] if len(img)==1 else img.transpose(1,2,0), 'PNG'))
 
 kinds = { # format: data set, where, writer, shape of the images, classes, does it keep the order?
-    'idx': ('mnist', 'mnist', write_idx, (1,28,28), 10, True), 'idx fashion': ('fashion_mnist', 'fashion_mnist', write_idx, (1,28,28), 10, True),
-    'binary 10': ('cifar10', 'cifar-10-batches-bin', write_cifar10_bin, (3,32,32), 10, True), 'binary 100': ('cifar100', 'cifar-100-binary', write_cifar100_bin, (3,32,32), 100, True),
+    'idx': ('mnist', 'mnist', write_idx, (1,28,28), 10, True),
+    'idx fashion': ('fashion_mnist', 'fashion_mnist', write_idx, (1,28,28), 10, True),
+    'binary 10': ('cifar10', 'cifar-10-batches-bin', write_cifar10_bin, (3,32,32), 10, True),
+    'binary 100': ('cifar100', 'cifar-100-binary', write_cifar100_bin, (3,32,32), 100, True),
     'strips': ('cifar10', 'cifar10', write_npz, (3,32,32), 10, True), 
-    'png': ('cifar10', 'cifar10', write_png, (3,32,32), 10, False), 'png 100': ('cifar100', 'cifar100', partial(write_png, group='g'), (3,32,32), 100, False),
+    'png': ('cifar10', 'cifar10', write_png, (3,32,32), 10, False),
+    'png 100': ('cifar100', 'cifar100', partial(write_png, group='g'), (3,32,32), 100, False),
     'png mnist': ('mnist', 'mnist_png', partial(write_png, parts=('training','testing')), (1,28,28), 10, False)}
 
 def a_set(kind, folder):
@@ -109,40 +120,60 @@ class Evil:
     def __reduce__(self): return os.mkdir, ('executed',)
 
 def with_pickle(path):
-    a = np.empty(1, object); a[0] = Evil()
+    a = np.empty(1, object)
+    a[0] = Evil()
     path.write_bytes(npz(strip_000=a, labels=labels(6)))
 
 faults = [
     ('idx', 'mnist/train-images-idx3-ubyte.gz', edit(lambda b: b[:len(b)//2]), 'gzipped idx'),
     ('idx', 'mnist/train-images-idx3-ubyte.gz', edit(lambda b: gzip.decompress(b)), 'gzipped idx'),
-    ('idx', 'mnist/train-images-idx3-ubyte.gz', edit(lambda b: gzip.compress(gzip.decompress(b)[:-1])), 'it announces 23520 bytes and holds 23519'),
+    ('idx', 'mnist/train-images-idx3-ubyte.gz', edit(lambda b: gzip.compress(gzip.decompress(b)[:-1])),
+     'it announces 23520 bytes and holds 23519'),
     ('idx', 'mnist/train-images-idx3-ubyte.gz', edit(lambda b: gzip.compress(gzip.decompress(b)+b'x')), 'holds more'),
-    ('idx', 'mnist/train-images-idx3-ubyte.gz', edit(lambda b: gzip.compress(idx_bytes(np.zeros((5,28,28), np.float32), 13))), 'magic number is 00000d03'),
-    ('idx', 'mnist/train-images-idx3-ubyte.gz', edit(lambda b: gzip.compress(idx_bytes(pictures(5, 32, 32)))), r'its items are \[32, 32\]'),
+    ('idx', 'mnist/train-images-idx3-ubyte.gz',
+     edit(lambda b: gzip.compress(idx_bytes(np.zeros((5,28,28), np.float32), 13))), 'magic number is 00000d03'),
+    ('idx', 'mnist/train-images-idx3-ubyte.gz', edit(lambda b: gzip.compress(idx_bytes(pictures(5, 32, 32)))),
+     r'its items are \[32, 32\]'),
     ('idx', 'mnist/t10k-labels-idx1-ubyte.gz', edit(lambda b: gzip.compress(b'')), 'magic number'),
     ('idx', 'mnist/t10k-labels-idx1-ubyte.gz', lambda p: p.unlink(), 'No such file'),
-    ('idx', 'mnist', lambda p: relabel(range(9), gzip.compress)(p/'t10k-labels-idx1-ubyte.gz'), 'test set of mnist: it has 10 images and 9 labels'),
-    ('idx', 'mnist', lambda p: relabel([10]*10, gzip.compress)(p/'t10k-labels-idx1-ubyte.gz'), 'it has a label 10, and there are 10 classes'),
+    ('idx', 'mnist', lambda p: relabel(range(9), gzip.compress)(p/'t10k-labels-idx1-ubyte.gz'),
+     'test set of mnist: it has 10 images and 9 labels'),
+    ('idx', 'mnist', lambda p: relabel([10]*10, gzip.compress)(p/'t10k-labels-idx1-ubyte.gz'),
+     'it has a label 10, and there are 10 classes'),
     ('binary 10', 'cifar-10-batches-bin/data_batch_3.bin', edit(lambda b: b[:-1]), 'no whole number of records'),
     ('binary 10', 'cifar-10-batches-bin/data_batch_3.bin', edit(lambda b: b''), 'no whole number of records'),
     ('binary 10', 'cifar-10-batches-bin/data_batch_5.bin', lambda p: p.unlink(), 'No such file'),
-    ('binary 10', 'cifar-10-batches-bin', lambda p: edit(lambda b: b'\xff'+b[1:])(p/'test_batch.bin'), 'it has a label 255'),
+    ('binary 10', 'cifar-10-batches-bin', lambda p: edit(lambda b: b'\xff'+b[1:])(p/'test_batch.bin'),
+     'it has a label 255'),
     ('binary 100', 'cifar-100-binary/test.bin', edit(lambda b: b+b'x'), 'no whole number of records'),
     ('strips', 'cifar10/train_2.npz', edit(lambda b: b[:-40]), 'WebP strips'),
     ('strips', 'cifar10/train_2.npz', with_pickle, 'allow_pickle=False'),
     ('strips', 'cifar10/train_2.npz', edit(lambda b: pickle.dumps(Evil())), 'WebP strips'),
     ('strips', 'cifar10/train_2.npz', edit(lambda b: npz(labels=labels(6))), 'it has no strip_'),
-    ('strips', 'cifar10/train_2.npz', edit(lambda b: npz(strip_0=np.frombuffer(image_bytes(pictures(48, 32, 3).reshape(48,32,3), 'WEBP', lossless=True), np.uint8), labels=labels(1))), '32 pixels wide and 48 high'),
-    ('strips', 'cifar10/train_2.npz', edit(lambda b: npz(strip_0=np.frombuffer(image_bytes(pictures(32, 32, 3), 'PNG'), np.uint8), labels=labels(1))), 'cannot identify image'),
-    ('strips', 'cifar10/train_2.npz', edit(lambda b: npz(**{k:v for k,v in strips(pictures(6,3,32,32), labels(6)).items() if k!='labels'})), 'labels is not a file'),
-    ('strips', 'cifar10', lambda p: (p/'test.npz').write_bytes(npz(**strips(pictures(6,3,32,32), labels(6).astype(float)))), 'float64 labels, not bytes'),
-    ('strips', 'cifar10', lambda p: (p/'test.npz').write_bytes(npz(**strips(pictures(6,3,32,32), labels(5)))), '6 images and 5 labels'),
+    ('strips', 'cifar10/train_2.npz',
+     edit(lambda b: npz(strip_0=np.frombuffer(image_bytes(pictures(48, 32, 3).reshape(48,32,3), 'WEBP', lossless=True),
+                                              np.uint8), labels=labels(1))), '32 pixels wide and 48 high'),
+    ('strips', 'cifar10/train_2.npz',
+     edit(lambda b: npz(strip_0=np.frombuffer(image_bytes(pictures(32, 32, 3), 'PNG'), np.uint8), labels=labels(1))),
+     'cannot identify image'),
+    ('strips', 'cifar10/train_2.npz',
+     edit(lambda b: npz(**{k:v for k,v in strips(pictures(6,3,32,32), labels(6)).items() if k!='labels'})),
+     'labels is not a file'),
+    ('strips', 'cifar10',
+     lambda p: (p/'test.npz').write_bytes(npz(**strips(pictures(6,3,32,32), labels(6).astype(float)))),
+     'float64 labels, not bytes'),
+    ('strips', 'cifar10', lambda p: (p/'test.npz').write_bytes(npz(**strips(pictures(6,3,32,32), labels(5)))),
+     '6 images and 5 labels'),
     ('png', 'cifar10/train/class003/0009.png', edit(lambda b: b[:40]), 'a PNG image'),
-    ('png', 'cifar10/train/class003/0009.png', edit(lambda b: image_bytes(pictures(32, 32, 3), 'JPEG')), 'cannot identify image'),
-    ('png', 'cifar10/train', lambda p: edit(lambda b: image_bytes(pictures(16, 16, 3), 'PNG'))(p/'class003/0009.png'), 'same shape'),
+    ('png', 'cifar10/train/class003/0009.png', edit(lambda b: image_bytes(pictures(32, 32, 3), 'JPEG')),
+     'cannot identify image'),
+    ('png', 'cifar10/train', lambda p: edit(lambda b: image_bytes(pictures(16, 16, 3), 'PNG'))(p/'class003/0009.png'),
+     'same shape'),
     ('png', 'cifar10', lambda p: shutil.rmtree(p/'test/class003'), 'test set of cifar10: it has 9 classes, not 10'),
     ('png', 'cifar10/test', lambda p: shutil.rmtree(p), 'PNG images, class by folder'),
-    ('png mnist', 'mnist_png', lambda p: [edit(lambda b: image_bytes(pictures(28, 28, 3), 'PNG'))(f) for f in (p/'testing').rglob('*.png')], r'its images are \(3, 28, 28\)'),
+    ('png mnist', 'mnist_png',
+     lambda p: [edit(lambda b: image_bytes(pictures(28, 28, 3), 'PNG'))(f) for f in (p/'testing').rglob('*.png')],
+     r'its images are \(3, 28, 28\)'),
 ]
 
 @pytest.mark.parametrize('kind,path,break_it,why', faults, ids=lambda o: o if isinstance(o, str) else '')
@@ -154,14 +185,17 @@ def test_a_broken_file_is_named(kind, path, break_it, why, tmp_path, monkeypatch
     assert str(tmp_path/path) in str(e.value)
     assert not Path('executed').exists()
 
-@pytest.mark.parametrize('name,first', [('mnist','mnist/train-images-idx3-ubyte.gz or mnist_png/training'), ('fashion_mnist','fashion_mnist/train-images-idx3-ubyte.gz'),
-    ('cifar10','cifar10/train_1.npz or cifar-10-batches-bin/data_batch_1.bin or cifar10/train'), ('cifar100','cifar-100-binary/train.bin or cifar100/train')])
+@pytest.mark.parametrize('name,first', [('mnist','mnist/train-images-idx3-ubyte.gz or mnist_png/training'),
+                                        ('fashion_mnist','fashion_mnist/train-images-idx3-ubyte.gz'),
+    ('cifar10','cifar10/train_1.npz or cifar-10-batches-bin/data_batch_1.bin or cifar10/train'),
+    ('cifar100','cifar-100-binary/train.bin or cifar100/train')])
 def test_a_missing_set_says_what_to_put_where(name, first, tmp_path, monkeypatch):
     for use in (lambda: load_images(name, tmp_path), lambda: image_dls(name, folder=tmp_path)):
         with pytest.raises(ValueError) as e: use()
         assert f"folder={str(tmp_path)!r}" in str(e.value) and f'a folder with {first} for {name}' in str(e.value)
     monkeypatch.setenv('SUPERCONV_DATA', str(tmp_path))
-    monkeypatch.setattr(data, 'untar_data', lambda url: pytest.fail('nothing may be downloaded in place of a folder that was given'))
+    monkeypatch.setattr(data, 'untar_data',
+                        lambda url: pytest.fail('nothing may be downloaded in place of a folder that was given'))
     with pytest.raises(ValueError, match='is not allowed'): load_images(name)
 
 def test_a_missing_set_says_what_is_there(tmp_path):
@@ -194,11 +228,15 @@ def ids(ds): return [t.numpy().tobytes() for t in ds.tensors[0]]
 def mnist(tmp_path_factory):
     "300 + 100 items, classes of unequal size"
     folder,r = tmp_path_factory.mktemp('data'),np.random.RandomState(1)
-    write_idx(folder/'mnist', *((pictures(n, 1, 28, 28), np.sort(np.concatenate([np.arange(10), np.minimum(r.poisson(4, n-10), 9)])).astype(np.uint8)) for n in (300,100)))
+    write_idx(folder/'mnist',
+              *((pictures(n, 1, 28, 28),
+                 np.sort(np.concatenate([np.arange(10), np.minimum(r.poisson(4, n-10), 9)])).astype(np.uint8))
+                 for n in (300,100)))
     return folder
 
 @settings(max_examples=40, deadline=None)
-@given(n_train=st.integers(1, 200), n_valid=st.integers(1, 100), seed=st.integers(0, 2**32-1), valid=st.sampled_from(['tune','test']))
+@given(n_train=st.integers(1, 200), n_valid=st.integers(1, 100), seed=st.integers(0, 2**32-1),
+       valid=st.sampled_from(['tune','test']))
 def test_splits(mnist, n_train, n_valid, seed, valid):
     (x,y),(xt,yt) = load_images('mnist', mnist)
     kw = dict(n_valid=n_valid, valid=valid, seed=seed, folder=mnist, device='cpu', bs=1)
@@ -208,12 +246,15 @@ def test_splits(mnist, n_train, n_valid, seed, valid):
     assert not set(train) & set(held) and set(train)<=set(ids(most.train_ds)) and held==ids(most.valid_ds)
     pool = {i.numpy().tobytes():int(l) for i,l in zip(*((x,y) if valid=='tune' else (xt,yt)))}
     assert set(held)<=set(pool) and len(most.train_ds)==300-n_valid*(valid=='tune')
-    for ds,avail in ((dls.train_ds,[o for o in zip(ids(most.train_ds), most.train_ds.tensors[1].tolist())]), (dls.valid_ds,list(pool.items()))): # each class its turn
-        got,have = (torch.bincount(torch.tensor(o), minlength=10) for o in (ds.tensors[1].tolist(), [l for _,l in avail]))
+    for ds,avail in ((dls.train_ds,[o for o in zip(ids(most.train_ds), most.train_ds.tensors[1].tolist())]),
+                     (dls.valid_ds,list(pool.items()))): # each class its turn
+        got,have = (torch.bincount(torch.tensor(o), minlength=10)
+                    for o in (ds.tensors[1].tolist(), [l for _,l in avail]))
         assert all(got[c]>=got.max()-1 or got[c]==have[c] for c in range(10))
 
 def test_seed_chooses_the_items(mnist):
-    a,b,c = (ids(image_dls('mnist', n_train=50, n_valid=20, valid='tune', folder=mnist, device='cpu', bs=10, seed=s).train_ds) for s in (0,0,1))
+    a,b,c = (ids(image_dls('mnist', n_train=50, n_valid=20, valid='tune', folder=mnist, device='cpu', bs=10,
+                           seed=s).train_ds) for s in (0,0,1))
     assert a==b and a!=c
 
 @pytest.mark.parametrize('size', [None,14,7])
@@ -227,14 +268,19 @@ def test_normalised_on_the_items_used(mnist, size):
     assert torch.allclose(torch.cat([b[0] for b in dls.valid]), (raw-mean)/std, atol=1e-4)
 
 def test_a_black_channel_is_not_divided_by_zero(tmp_path):
-    x = pictures(30, 3, 32, 32); x[:,1] = 7
+    x = pictures(30, 3, 32, 32)
+    x[:,1] = 7
     write_cifar10_bin(tmp_path/'cifar-10-batches-bin', (x,labels(30)), (x[:10],labels(10)))
     assert image_dls('cifar10', bs=10, folder=tmp_path, device='cpu').one_batch()[0].isfinite().all()
 
 @pytest.mark.parametrize('kwargs,match', [
-    (dict(name='svhn'), "name='svhn'"), (dict(valid='train'), "valid='train'"), (dict(aug='flip'), "aug='flip'"), (dict(n_train=0), r'n_train=0 .*\[1, 1297\]'), (dict(n_train=1298), 'n_train=1298'),
-    (dict(n_valid=0), 'n_valid=0'), (dict(n_valid=501), r'n_valid=501 .*\[1, 500\]'), (dict(valid='tune', n_valid=1297), r'n_valid=1297 .*\[1, 1296\]'), (dict(n_train=10), 'bs=64 .*n_train=10'),
-    (dict(bs=0), 'bs=0'), (dict(size=5), 'size=5 .*a divisor of 8'), (dict(size=0), 'size=0'), (dict(size=16), 'size=16'), (dict(seed=-1), 'seed=-1'), (dict(seed=1.5), 'seed=1.5'), (dict(n_train='all'), "n_train='all'")])
+    (dict(name='svhn'), "name='svhn'"), (dict(valid='train'), "valid='train'"), (dict(aug='flip'), "aug='flip'"),
+    (dict(n_train=0), r'n_train=0 .*\[1, 1297\]'), (dict(n_train=1298), 'n_train=1298'),
+    (dict(n_valid=0), 'n_valid=0'), (dict(n_valid=501), r'n_valid=501 .*\[1, 500\]'),
+    (dict(valid='tune', n_valid=1297), r'n_valid=1297 .*\[1, 1296\]'), (dict(n_train=10), 'bs=64 .*n_train=10'),
+    (dict(bs=0), 'bs=0'), (dict(size=5), 'size=5 .*a divisor of 8'), (dict(size=0), 'size=0'),
+    (dict(size=16), 'size=16'), (dict(seed=-1), 'seed=-1'), (dict(seed=1.5), 'seed=1.5'),
+    (dict(n_train='all'), "n_train='all'")])
 def test_arguments(kwargs, match):
     with pytest.raises(ValueError, match=match): image_dls(**{'name':'digits', **kwargs})
 
@@ -244,15 +290,18 @@ def test_batches_are_those_of_fastais_loader():
     "Same shuffle, same items: only faster"
     x,y = torch.arange(23.)[:,None],torch.arange(23)
     def epochs(dl): return [[b[1].tolist() for b in dl] for _ in range(3)]
-    set_seed(0); mine = epochs(tensor_dls((x,y), (x,y), bs=4, device='cpu').train)
-    set_seed(0); theirs = epochs(DataLoader(list(zip(x, y)), bs=4, shuffle=True, num_workers=0))
+    set_seed(0)
+    mine = epochs(tensor_dls((x,y), (x,y), bs=4, device='cpu').train)
+    set_seed(0)
+    theirs = epochs(DataLoader(list(zip(x, y)), bs=4, shuffle=True, num_workers=0))
     assert mine==theirs
 
 @pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
 @pytest.mark.parametrize('pad,p,shape', [(0,.5,(9,1,8,8)), (4,.5,(9,3,32,32)), (2,1.,(5,2,7,9)), (7,0.,(5,1,8,8))])
 def test_augmentation_is_the_naive_one(pad, p, shape, dtype):
     x,y = (torch.rand(shape)*256).to(dtype),torch.arange(len(shape))
-    set_seed(3); out,same = RandomCropMirror(pad, p)((x,y))
+    set_seed(3)
+    out,same = RandomCropMirror(pad, p)((x,y))
     set_seed(3)
     tops,lefts = (torch.randint(2*pad+1, (len(x),1))[:,0].tolist() if pad else [0]*len(x) for _ in range(2))
     mirrored = (torch.rand(len(x))<p).tolist()
@@ -264,7 +313,9 @@ def test_augmentation_refuses(kwargs, match):
     with pytest.raises(ValueError, match=match): RandomCropMirror(**kwargs)
 
 def test_padding_must_be_narrower_than_the_image():
-    with pytest.raises(ValueError, match='pad=8 is not allowed: it must be less than the side of the images, and they are 8x9'): RandomCropMirror(8)((torch.zeros(2,1,8,9),0))
+    with pytest.raises(ValueError,
+                       match='pad=8 is not allowed: it must be less than the side of the images, and they are 8x9'):
+        RandomCropMirror(8)((torch.zeros(2,1,8,9),0))
 
 def test_only_training_batches_are_augmented(mnist):
     kw = dict(folder=mnist, device='cpu', bs=100, n_valid=100)
@@ -277,7 +328,8 @@ def test_only_training_batches_are_augmented(mnist):
 def learner(seed=0, **kwargs):
     set_seed(seed)
     dls = image_dls('digits', n_train=128, n_valid=50, aug='crop+mirror', device='cpu', bs=32)
-    return Learner(dls, resnet8(4, n_in=1), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=.9), metrics=accuracy, **kwargs)
+    return Learner(dls, resnet8(4, n_in=1), loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=.9),
+                   metrics=accuracy, **kwargs)
 
 class Seen(Callback):
     "The training batches"
@@ -298,7 +350,8 @@ def test_same_seed_same_crops_whatever_the_schedule():
 def test_augmentation_and_undisturbed():
     learn,seen = learner(),Seen()
     def epoch():
-        seen.batches.clear(); learn.fit(1, .1, cbs=seen)
+        seen.batches.clear()
+        learn.fit(1, .1, cbs=seen)
         return torch.stack(seen.batches)
     with undisturbed(learn): first = epoch()
     with undisturbed(learn): learn.fit(2, .1)
@@ -330,12 +383,14 @@ def test_the_loss_is_the_one_that_was_passed_before():
     "The same training, with a loss of one's own and with that of the data"
     def weights(**kwargs):
         set_seed(0)
-        learn = Learner(digits_dls(device='cpu'), nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), opt_func=SGD, **kwargs)
+        learn = Learner(digits_dls(device='cpu'), nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), opt_func=SGD,
+                        **kwargs)
         learn.fit(1, .1)
         return learn.model[1].weight
     assert torch.equal(weights(), weights(loss_func=CrossEntropyLossFlat()))
 
-@pytest.mark.parametrize('copy', [lambda o: pickle.loads(pickle.dumps(o)), deepcopy, lambda o: o.new()], ids=['pickle','deepcopy','new'])
+@pytest.mark.parametrize('copy', [lambda o: pickle.loads(pickle.dumps(o)), deepcopy, lambda o: o.new()],
+                         ids=['pickle','deepcopy','new'])
 def test_loss_and_classes_travel(copy):
     dl = copy(tensor_dls(digits('train'), digits('tune'), device='cpu').train)
     assert isinstance(dl.dataset.loss_func, CrossEntropyLossFlat) and dl.dataset.c==dl.c==10
@@ -344,7 +399,8 @@ def test_classes_are_those_of_the_set_not_of_the_part(tmp_path):
     write_cifar100_bin(tmp_path/'cifar-100-binary', *((pictures(n, 3, 32, 32), labels(n, 100)) for n in (100,100)))
     assert image_dls('cifar100', bs=5, n_train=20, n_valid=10, folder=tmp_path, device='cpu').c==100
 
-@pytest.mark.parametrize('y', [torch.randn(20, 1), torch.randn(20), torch.randint(2, (20,3)), torch.randint(2, (20,3)).float(), torch.zeros(20, dtype=torch.uint8)],
+@pytest.mark.parametrize('y', [torch.randn(20, 1), torch.randn(20), torch.randint(2, (20,3)),
+                               torch.randint(2, (20,3)).float(), torch.zeros(20, dtype=torch.uint8)],
                          ids=['regression','flat regression','labels in columns','multi-label','bytes'])
 def test_other_targets_have_no_loss_of_their_own(y):
     dls = tensor_dls((torch.randn(20, 4),y), (torch.randn(20, 4),y), device='cpu')
@@ -354,7 +410,8 @@ def test_other_targets_have_no_loss_of_their_own(y):
 def test_regression_trains():
     x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
     y = x@torch.tensor([1.,-2.,.5]) + 3
-    learn = Learner(tensor_dls((x,y[:,None]), (x,y[:,None]), bs=20, device='cpu'), nn.Linear(3, 1), MSELossFlat(), opt_func=SGD)
+    learn = Learner(tensor_dls((x,y[:,None]), (x,y[:,None]), bs=20, device='cpu'), nn.Linear(3, 1), MSELossFlat(),
+                    opt_func=SGD)
     learn.fit(5, .1)
     assert learn.validate()[0]<1e-3
 
@@ -377,12 +434,15 @@ def test_image_folders(tmp_path, monkeypatch):
 # ---- the published sets, where a copy is at hand ----
 
 real = os.environ.get('SUPERCONV_DATA')
-sha = {'cifar10': ('47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a', '2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253',
-                   'f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04', 'cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5')}
+sha = {'cifar10': ('47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a',
+                   '2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253',
+                   'f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04',
+                   'cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5')}
 
 @pytest.mark.skipif(not real or not (Path(real or '.')/'cifar10/train_1.npz').exists(), reason='no copy of CIFAR-10')
 def test_cifar10_is_the_published_one():
-    got = [hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for x,y in load_images('cifar10', real) for a in (x.permute(0,2,3,1).numpy(), y.numpy().astype(np.uint8))]
+    got = [hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for x,y in load_images('cifar10', real)
+           for a in (x.permute(0,2,3,1).numpy(), y.numpy().astype(np.uint8))]
     assert tuple(got)==sha['cifar10']
 
 @pytest.mark.skipif(not real, reason='SUPERCONV_DATA is not set')

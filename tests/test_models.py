@@ -14,9 +14,12 @@ def count(f, *args, **kwargs): return n_params(meta(f, *args, **kwargs))
 # ---- published counts ----
 
 published = [
-    (resnet_cifar, (20,), .27, 'arXiv 1512.03385, table 6'), (resnet_cifar, (32,), .46, 'same'), (resnet_cifar, (44,), .66, 'same'), (resnet_cifar, (56,), .85, 'same'), (resnet_cifar, (110,), 1.7, 'same'),
-    (wide_resnet, (40,1), .6, 'arXiv 1605.07146, table 5'), (wide_resnet, (40,2), 2.2, 'same'), (wide_resnet, (40,4), 8.9, 'same'), (wide_resnet, (40,8), 35.7, 'same'),
-    (wide_resnet, (28,10), 36.5, 'same'), (wide_resnet, (28,12), 52.5, 'same'), (wide_resnet, (22,8), 17.2, 'same'), (wide_resnet, (22,10), 26.8, 'same'), (wide_resnet, (16,8), 11., 'same'), (wide_resnet, (16,10), 17.1, 'same'),
+    (resnet_cifar, (20,), .27, 'arXiv 1512.03385, table 6'), (resnet_cifar, (32,), .46, 'same'),
+    (resnet_cifar, (44,), .66, 'same'), (resnet_cifar, (56,), .85, 'same'), (resnet_cifar, (110,), 1.7, 'same'),
+    (wide_resnet, (40,1), .6, 'arXiv 1605.07146, table 5'), (wide_resnet, (40,2), 2.2, 'same'),
+    (wide_resnet, (40,4), 8.9, 'same'), (wide_resnet, (40,8), 35.7, 'same'),
+    (wide_resnet, (28,10), 36.5, 'same'), (wide_resnet, (28,12), 52.5, 'same'), (wide_resnet, (22,8), 17.2, 'same'),
+    (wide_resnet, (22,10), 26.8, 'same'), (wide_resnet, (16,8), 11., 'same'), (wide_resnet, (16,10), 17.1, 'same'),
     (densenet40, (), 1., 'arXiv 1608.06993, table 2'), (airbench94, (), 1.97, 'KellerJordan/cifar10-airbench')]
 
 @pytest.mark.parametrize('f,args,millions,source', published, ids=lambda o: getattr(o, '__name__', None))
@@ -46,12 +49,16 @@ def test_paper_a_resnets():
 
 def test_paper_b_resnet56():
     "gResnet56.prototxt: 8 blocks of 16 channels, one that leads to 32, 8, one that leads to 64, 8"
-    convs = [(3,16,3)] + [(16,16,3)]*16 + [(16,32,3),(32,32,3),(16,32,2)] + [(32,32,3)]*16 + [(32,64,3),(64,64,3),(32,64,2)] + [(64,64,3)]*16
+    convs = [(3,16,3)] + [(16,16,3)]*16 + [(16,32,3),(32,32,3),(16,32,2)] + [(32,32,3)]*16 + [(32,64,3),(64,64,3),
+                                                                                              (32,64,2)] + [(64,64,
+                                                                                                             3)]*16
     assert count(resnet_cifar, 56, shortcut='project')==conv_bn(*convs)+650
 
 def test_paper_b_wide_resnet32():
     "wide32cifar.prototxt: 5 blocks in a stage, of 16, 64 and 256 channels"
-    convs = [(3,16,3)] + [(16,16,3)]*10 + [(16,64,3),(64,64,3),(16,64,2)] + [(64,64,3)]*8 + [(64,256,3),(256,256,3),(64,256,2)] + [(256,256,3)]*8
+    convs = [(3,16,3)] + [(16,16,3)]*10 + [(16,64,3),(64,64,3),(16,64,2)] + [(64,64,3)]*8 + [(64,256,3),(256,256,3),
+                                                                                             (64,256,2)] + [(256,256,
+                                                                                                             3)]*8
     assert sum(k==3 for *_,k in convs)+1==32 and count(wide_resnet32)==conv_bn(*convs)+2570
 
 def test_paper_b_densenet40():
@@ -69,7 +76,8 @@ def plain_resnet(model, x, shortcut, n):
     it = iter([m for m in model.modules() if isinstance(m, (nn.Conv2d,nn.BatchNorm2d,nn.Linear))])
     def conv_bn(x, stride=1):
         c,b = next(it),next(it)
-        return F.batch_norm(F.conv2d(x, c.weight, stride=stride, padding=(c.kernel_size[0]-1)//2), b.running_mean, b.running_var, b.weight, b.bias)
+        return F.batch_norm(F.conv2d(x, c.weight, stride=stride, padding=(c.kernel_size[0]-1)//2), b.running_mean,
+                            b.running_var, b.weight, b.bias)
     x = conv_bn(x).relu()
     for stage in range(3):
         for block in range(n[stage]):
@@ -91,11 +99,14 @@ def test_resnets_written_out(shortcut, n):
     set_seed(0)
     model = resnet_cifar(20, 4, shortcut=shortcut)
     x = torch.randn(4,3,16,16)
-    model(x); model(x) # running statistics that are not 0 and 1
+    model(x)
+    model(x) # running statistics that are not 0 and 1
     model.eval()
     with torch.no_grad():
         for m in model.modules():
-            if isinstance(m, nn.BatchNorm2d): m.weight.uniform_(.5, 1.5); m.bias.normal_()
+            if isinstance(m, nn.BatchNorm2d):
+                m.weight.uniform_(.5, 1.5)
+                m.bias.normal_()
         assert torch.allclose(model(x), plain_resnet(model, x, shortcut, n), atol=1e-4)
 
 def test_wide_resnet_block():
@@ -110,8 +121,10 @@ def test_wide_resnet_block():
     assert torch.allclose(block(x), want, atol=1e-5)
 
 @pytest.mark.parametrize('f,n_in,size', [
-    (resnet8,1,8), (partial(resnet8, 8),3,14), (partial(resnet8, stride=2),1,28), (partial(resnet_cifar, 20),3,32), (partial(resnet_cifar, 20, shortcut='pool'),3,28), (partial(resnet_cifar, 8, shortcut='project'),1,28),
-    (partial(wide_resnet, 10, 1),1,28), (wide_resnet32,1,16), (densenet40,1,16), (lenet,1,28), (partial(lenet, size=32),3,32), (three_layer,3,32), (partial(three_layer, size=16),1,16),
+    (resnet8,1,8), (partial(resnet8, 8),3,14), (partial(resnet8, stride=2),1,28), (partial(resnet_cifar, 20),3,32),
+    (partial(resnet_cifar, 20, shortcut='pool'),3,28), (partial(resnet_cifar, 8, shortcut='project'),1,28),
+    (partial(wide_resnet, 10, 1),1,28), (wide_resnet32,1,16), (densenet40,1,16), (lenet,1,28),
+    (partial(lenet, size=32),3,32), (three_layer,3,32), (partial(three_layer, size=16),1,16),
     (airbench94,3,32), (partial(airbench94, width=.25),1,31)])
 def test_forward_and_backward(f, n_in, size):
     set_seed(0)
@@ -121,7 +134,8 @@ def test_forward_and_backward(f, n_in, size):
     out.square().sum().backward()
     for n,p in model.named_parameters(): assert not p.requires_grad or p.grad is not None and p.grad.isfinite().all(), n
 
-@pytest.mark.parametrize('f', [resnet8, partial(resnet_cifar, 20), partial(wide_resnet, 10, 1), wide_resnet32, densenet40])
+@pytest.mark.parametrize('f', [resnet8, partial(resnet_cifar, 20), partial(wide_resnet, 10, 1), wide_resnet32,
+                               densenet40])
 def test_bn_mom_and_dropout(f):
     model = f(bn_mom=.05, dropout=.2)
     assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)}=={.05}
@@ -130,8 +144,10 @@ def test_bn_mom_and_dropout(f):
     assert n_params(model)==n_params(f())
 
 def test_dropout_as_in_the_papers():
-    assert sum(isinstance(m, nn.Dropout) for m in resnet_cifar(56, dropout=.2, shortcut='pool').modules())==54 # Resnet56Dropout.prototxt: each convolution in a block
-    assert sum(isinstance(m, nn.Dropout) for m in densenet40(dropout=.2).modules())==38 # genDensenet40.prototxt: all convolutions but the first
+    # Resnet56Dropout.prototxt: each convolution in a block
+    assert sum(isinstance(m, nn.Dropout) for m in resnet_cifar(56, dropout=.2, shortcut='pool').modules())==54
+    # genDensenet40.prototxt: all convolutions but the first
+    assert sum(isinstance(m, nn.Dropout) for m in densenet40(dropout=.2).modules())==38
 
 def test_bn_mom_of_imagenet_models():
     model = meta(imagenet_model, 'resnet50', 10, bn_mom=.01)
@@ -140,17 +156,22 @@ def test_bn_mom_of_imagenet_models():
 def test_initialisation():
     set_seed(0)
     for m in resnet_cifar(20, 64).modules():
-        if isinstance(m, nn.Conv2d): assert math.isclose(m.weight.detach().std(), (2/(m.in_channels*9))**.5, rel_tol=.05)
-        if isinstance(m, nn.Linear): assert math.isclose(m.weight.detach().std(), m.in_features**-.5, rel_tol=.05) and not m.bias.any()
-    set_seed(1); a = resnet8()
-    set_seed(1); b = resnet8()
+        if isinstance(m, nn.Conv2d):
+            assert math.isclose(m.weight.detach().std(), (2/(m.in_channels*9))**.5, rel_tol=.05)
+        if isinstance(m, nn.Linear):
+            assert math.isclose(m.weight.detach().std(), m.in_features**-.5, rel_tol=.05) and not m.bias.any()
+    set_seed(1)
+    a = resnet8()
+    set_seed(1)
+    b = resnet8()
     assert all(torch.equal(p, q) for p,q in zip(a.parameters(), b.parameters()))
 
 # ---- airbench94 ----
 
 def whitening(images, eps=5e-4):
     "The authors' filters, patch by patch in float64"
-    p = np.stack([img[:,i:i+2,j:j+2].ravel() for img in images.double().numpy() for i in range(images.shape[2]-1) for j in range(images.shape[3]-1)])
+    p = np.stack([img[:,i:i+2,j:j+2].ravel() for img in images.double().numpy() for i in range(images.shape[2]-1)
+                  for j in range(images.shape[3]-1)])
     values,vectors = np.linalg.eigh(p.T@p/len(p))
     return [(vectors[:,k]/np.sqrt(values[k]+eps)).reshape(-1,2,2) for k in reversed(range(len(values)))]
 
@@ -170,17 +191,26 @@ def test_airbench_starts_as_identities():
         n = min(conv.weight.shape[:2])
         assert torch.equal(conv.weight[:n], nn.init.dirac_(torch.empty_like(conv.weight[:n])))
     norms = [o for o in m.modules() if isinstance(o, nn.BatchNorm2d)]
-    assert len(norms)==6 and all(o.momentum==.4 and o.eps==1e-12 and o.bias.requires_grad and not o.weight.requires_grad for o in norms)
+    assert len(norms)==6
+    assert all(o.momentum==.4 and o.eps==1e-12 and o.bias.requires_grad and not o.weight.requires_grad for o in norms)
     assert [o.num_features for o in norms]==[32,32,128,128,128,128]
 
 # ---- arguments ----
 
 @pytest.mark.parametrize('f,kwargs,match', [
-    (resnet_cifar, dict(depth=54), 'depth=54'), (resnet_cifar, dict(depth=2), 'depth=2'), (resnet_cifar, dict(depth='56'), "depth='56'"), (resnet_cifar, dict(width=0), 'width=0'), (resnet_cifar, dict(n_in=0), 'n_in=0'),
-    (resnet_cifar, dict(n_out=0), 'n_out=0'), (resnet_cifar, dict(bn_mom=1.5), 'bn_mom=1.5'), (resnet_cifar, dict(dropout=1), 'dropout=1'), (resnet_cifar, dict(shortcut='B'), "shortcut='B'"), (resnet_cifar, dict(stride=0), 'stride=0'),
-    (resnet8, dict(width=1.5), 'width=1.5'), (wide_resnet, dict(depth=20), 'depth=20'), (wide_resnet, dict(k=0), 'k=0'), (wide_resnet, dict(dropout=-.1), 'dropout=-0.1'), (wide_resnet32, dict(bn_mom=None), 'bn_mom=None'),
-    (densenet40, dict(dropout=1.), 'dropout=1.0'), (lenet, dict(size=15), 'size=15'), (three_layer, dict(size=20), 'size=20'), (three_layer, dict(dropout=2), 'dropout=2'),
-    (airbench94, dict(width=0), 'width=0'), (airbench94, dict(bn_mom=-1), 'bn_mom=-1'), (partial(imagenet_model, 'resnet50'), dict(n_out=0), 'n_out=0'), (imagenet_model, dict(name='resnet18'), "name='resnet18'")])
+    (resnet_cifar, dict(depth=54), 'depth=54'), (resnet_cifar, dict(depth=2), 'depth=2'),
+    (resnet_cifar, dict(depth='56'), "depth='56'"), (resnet_cifar, dict(width=0), 'width=0'),
+    (resnet_cifar, dict(n_in=0), 'n_in=0'),
+    (resnet_cifar, dict(n_out=0), 'n_out=0'), (resnet_cifar, dict(bn_mom=1.5), 'bn_mom=1.5'),
+    (resnet_cifar, dict(dropout=1), 'dropout=1'), (resnet_cifar, dict(shortcut='B'), "shortcut='B'"),
+    (resnet_cifar, dict(stride=0), 'stride=0'),
+    (resnet8, dict(width=1.5), 'width=1.5'), (wide_resnet, dict(depth=20), 'depth=20'), (wide_resnet, dict(k=0), 'k=0'),
+    (wide_resnet, dict(dropout=-.1), 'dropout=-0.1'), (wide_resnet32, dict(bn_mom=None), 'bn_mom=None'),
+    (densenet40, dict(dropout=1.), 'dropout=1.0'), (lenet, dict(size=15), 'size=15'),
+    (three_layer, dict(size=20), 'size=20'), (three_layer, dict(dropout=2), 'dropout=2'),
+    (airbench94, dict(width=0), 'width=0'), (airbench94, dict(bn_mom=-1), 'bn_mom=-1'),
+    (partial(imagenet_model, 'resnet50'), dict(n_out=0), 'n_out=0'),
+    (imagenet_model, dict(name='resnet18'), "name='resnet18'")])
 def test_arguments(f, kwargs, match):
     with pytest.raises(ValueError, match=f'{match} is not allowed'): f(**kwargs)
 
@@ -192,8 +222,10 @@ for name,lib in (('resnet50','torchvision'), ('inception_resnet_v2','timm')):
     sys.modules[lib] = None
     try: imagenet_model(name)
     except ImportError as e: print(e)"""
-    out = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert out == ['resnet50 needs torchvision: pip install torchvision', 'inception_resnet_v2 needs timm: pip install timm']
+    out = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True,
+                         check=True).stdout.splitlines()
+    assert out == ['resnet50 needs torchvision: pip install torchvision',
+                   'inception_resnet_v2 needs timm: pip install timm']
 
 # ---- ghost batches ----
 
@@ -209,7 +241,9 @@ def test_ghost_batches_are_accumulated_gradients():
     assert isinstance(one.bn, GhostBatchNorm2d) and one.bn.num_batches_tracked==1
     parts = torch.stack([many.conv(x[i::4]).mean((0,2,3)) for i in range(4)])
     torch.testing.assert_close(one.bn.running_mean, .1*parts.mean(0))
-    one.eval(); plain = nn.BatchNorm2d(4).eval(); plain.load_state_dict(one.bn.state_dict())
+    one.eval()
+    plain = nn.BatchNorm2d(4).eval()
+    plain.load_state_dict(one.bn.state_dict())
     torch.testing.assert_close(one.bn(x[:,:,:4].expand(-1,4,-1,-1)), plain(x[:,:,:4].expand(-1,4,-1,-1)))
 
 @pytest.mark.parametrize('n', [1, 9, 10, 19, 25])
