@@ -283,6 +283,7 @@ def main(
     for k in ('pdb','xtra'): args.pop(k) # fastcore's, for functions that are scripts
     try: f(**args)
     except URLError as e:
-        parser.exit(2, f'superconv: the data cannot be downloaded ({e.reason}): give their folder, or set SUPERCONV_DATA to it\n')
+        parser.exit(2, f'superconv: the data cannot be downloaded ({e.reason}): '
+                    'give their folder, or set SUPERCONV_DATA to it\n')
     except (ValueError, OSError, ImportError, Diverged) as e: parser.exit(2, f"superconv: {' '.join(str(e).split())}\n")
     except KeyboardInterrupt: parser.exit(130, 'superconv: interrupted\n')

@@ -334,7 +334,7 @@ _jordan = [Recipe(name='cifar94', paper='2404.00498', where='airbench94', net='a
                   bs=1024, bn_mom=.4, policy='paper', steps=_n(16, bs=1024), stepsize=_n(7.2, bs=1024), lr_min=.3,
                   lr_max=1.5, moms=.85, nesterov=True, wd=1.33e-3, label_smoothing=.2, bias_lr=64., mirror_test=True,
                   published=94.01,
-                  note='Published for 9.9 epochs, with Lookahead, alternating mirror images and averages over six crops')]
+                  note='Published for 9.9 epochs, with Lookahead, alternating mirror images and averages over crops')]
 
 recipes = {r.name:r for r in (*_first, *_second, *_momentum, *_large, *_dawn, *_jordan)}
 
