@@ -1,9 +1,12 @@
-"""Does the range test of an adaptive optimizer find an LR that trains? The networks of `live_range_test.py`, trained by fastai's Adam.
+"""Does the range test of an adaptive optimizer find an LR that trains?
 
-For each network: a range test with the default range (and up to two more with its own advice); and `fit_superconv` at the LR
-that it recommends and at four LRs a half-decade apart, in the same number of epochs. Two seeds each.
+The networks of `live_range_test.py`, trained by fastai's Adam.
 
-Writes results/live_range_test_adam.json; `--data` and `--nets` choose rows, and keep the others. About 15 minutes on one core."""
+For each network: a range test with the default range (and up to two more with its own advice); and `fit_superconv` at the
+LR that it recommends and at four LRs a half-decade apart, in the same number of epochs. Two seeds each.
+
+Writes results/live_range_test_adam.json; `--data` and `--nets` choose rows, and keep the
+others. About 15 minutes on one core."""
 import argparse, json, math, os, warnings
 
 import numpy as np, torch
@@ -18,21 +21,32 @@ epochs = {'digits':8, 'Fashion-MNIST':3}
 
 def learner(data, net, bs, seed):
     set_seed(seed)
-    return Learner(tensor_dls(*data, bs=bs, device='cpu'), net(), loss_func=CrossEntropyLossFlat(), opt_func=Adam, metrics=accuracy)
+    return Learner(
+        tensor_dls(*data, bs=bs, device='cpu'), net(), loss_func=CrossEntropyLossFlat(), opt_func=Adam, metrics=accuracy
+    )
 
 def study(data, net, n_epoch, bs, seeds, **kwargs):
     def make(seed): return learner(data, net, bs, seed)
     def trained(lr): return lr and accuracies(make, lambda l: l.fit_superconv(n_epoch, lr), seeds)
     res,calls = range_test(make, **kwargs)
-    return dict(epochs=n_epoch, feasible=res.verdict.feasible, lr_max=res.lr_max, tests=calls, losses=res.valid_losses.round(4).tolist(),
-                superconv=trained(res.lr_max), grid={lr:trained(lr) for lr in lrs})
+    return dict(
+        epochs=n_epoch,
+        feasible=res.verdict.feasible,
+        lr_max=res.lr_max,
+        tests=calls,
+        losses=res.valid_losses.round(4).tolist(),
+        superconv=trained(res.lr_max),
+        grid={lr: trained(lr) for lr in lrs},
+    )
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--data', nargs='*', default=list(epochs))
     p.add_argument('--nets', nargs='*')
     p.add_argument('--seeds', type=int, default=2)
-    p.add_argument('--lr_max', type=float, help='LR at the end of the test; the default of `lr_range_test` when not given')
+    p.add_argument(
+        '--lr_max', type=float, help='LR at the end of the test; the default of `lr_range_test` when not given'
+    )
     p.add_argument('--name', default='live_range_test_adam')
     args = p.parse_args()
     warnings.filterwarnings('ignore')

@@ -28,7 +28,16 @@ torch.set_num_threads(1)
 def dls(bs=32, n=320, device='cpu'):
     d = load_digits()
     x,y = torch.tensor(d.images, dtype=torch.float32)[:,None]/8-1, torch.tensor(d.target)
-    def dl(x, y, shuffle): return DataLoader(range_of(x), bs=bs, shuffle=shuffle, drop_last=shuffle, create_item=noop, create_batch=lambda i: (x[i],y[i]), device=device)
+    def dl(x, y, shuffle):
+        return DataLoader(
+            range_of(x),
+            bs=bs,
+            shuffle=shuffle,
+            drop_last=shuffle,
+            create_item=noop,
+            create_batch=lambda i: (x[i], y[i]),
+            device=device,
+        )
     return DataLoaders(dl(x[:n], y[:n], True), dl(x[n:n+100], y[n:n+100], False))
 
 class Net(Module):
@@ -41,7 +50,15 @@ def split2(m): return [params(m.body), params(m.head)]
 
 def learner(opt_func=SGD, seed=0, splitter=trainable_params, cbs=None, model=None, **kwargs):
     set_seed(seed)
-    return Learner(dls(**kwargs), model or Net(), loss_func=nn.CrossEntropyLoss(), opt_func=opt_func, splitter=splitter, cbs=cbs, wd=0.01)
+    return Learner(
+        dls(**kwargs),
+        model or Net(),
+        loss_func=nn.CrossEntropyLoss(),
+        opt_func=opt_func,
+        splitter=splitter,
+        cbs=cbs,
+        wd=0.01,
+    )
 
 def fit(learn, *args, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit(*args, **kwargs)
@@ -50,12 +67,22 @@ def fit(learn, *args, **kwargs):
 def state(learn):
     "Everything that training leaves: weights, buffers, optimizer, random states, gradients"
     opt = learn.opt.opt.state_dict() if isinstance(learn.opt, OptimWrapper) else learn.opt.state_dict()
-    return pickle.dumps([{k:v.numpy() for k,v in learn.model.state_dict().items()}, str(opt), torch.get_rng_state().numpy(), random.getstate(),
-                         np.random.get_state(), [None if p.grad is None else p.grad.to_dense().numpy() for p in learn.model.parameters()],
-                         [m.training for m in learn.model.modules()]])
+    return pickle.dumps(
+        [
+            {k: v.numpy() for k, v in learn.model.state_dict().items()},
+            str(opt),
+            torch.get_rng_state().numpy(),
+            random.getstate(),
+            np.random.get_state(),
+            [None if p.grad is None else p.grad.to_dense().numpy() for p in learn.model.parameters()],
+            [m.training for m in learn.model.modules()],
+        ]
+    )
 
 def state_of_model(learn):
-    return pickle.dumps([[v.numpy() for v in learn.model.state_dict().values()], torch.get_rng_state().numpy(), random.getstate()])
+    return pickle.dumps(
+        [[v.numpy() for v in learn.model.state_dict().values()], torch.get_rng_state().numpy(), random.getstate()]
+    )
 
 class Schedule(Callback):
     "Any LR at each batch, in each group"
@@ -109,17 +136,23 @@ def test_stride(k, x):
 
 def test_momentum_overdamped_and_start():
     lam,lr,mom = 1e-4,.1,.9
-    x = lr*lam; b = 1+mom-x
-    assert hessian_free_lr(*descend(lam, [lr]*400, mom=mom)[-3:], lr) == pytest.approx(lr/(1-(b+math.sqrt(b*b-4*mom))/2), rel=1e-6)
+    x = lr*lam
+    b = 1+mom-x
+    assert hessian_free_lr(*descend(lam, [lr] * 400, mom=mom)[-3:], lr) == pytest.approx(
+        lr / (1 - (b + math.sqrt(b * b - 4 * mom)) / 2), rel=1e-6
+    )
     lam = 1.
-    assert hessian_free_lr(*descend(lam, [.3]*2, mom=mom), .3) == pytest.approx(abs(.3/(.3*lam-mom)), rel=1e-9) # first value, v=0
+    # first value, v=0
+    assert hessian_free_lr(*descend(lam, [.3]*2, mom=mom), .3) == pytest.approx(abs(.3/(.3*lam-mom)), rel=1e-9)
 
 def test_l2_is_the_geometric_mean_of_the_barzilai_borwein_steps():
     gen = torch.Generator().manual_seed(0)
-    A = torch.randn(20,20, generator=gen, dtype=torch.float64); A = A@A.T
+    A = torch.randn(20,20, generator=gen, dtype=torch.float64)
+    A = A@A.T
     t = [torch.randn(20, generator=gen, dtype=torch.float64)]
     for _ in range(2): t.append(t[-1]-.01*A@t[-1])
-    s = t[1]-t[0]; y = A@s
+    s = t[1]-t[0]
+    y = A@s
     assert hessian_free_lr(*t, .01, norm='l2') == pytest.approx(math.sqrt((s@s/(s@y)*(s@y)/(y@y)).item()), rel=1e-9)
     assert hessian_free_lr(*t, .01) == pytest.approx((s.abs().sum()/y.abs().sum()).item(), rel=1e-9)
 
@@ -131,13 +164,18 @@ def test_noise_floor(mom, nesterov):
     gen,snaps = torch.Generator().manual_seed(0),[]
     for _ in range(120):
         p.grad = torch.randn(4000, generator=gen, dtype=torch.float64)
-        opt.step(); snaps.append(p.detach().clone())
+        opt.step()
+        snaps.append(p.detach().clone())
     assert hessian_free_lr(*snaps[-3:], .1) == pytest.approx(noise_floor(.1, mom, nesterov), rel=.04)
 
 def test_snapshots_of_every_kind_and_refusals():
     ms = [Net().state_dict() for _ in range(3)]
     vals = [torch.cat([v.flatten().double() for v in m.values()]) for m in ms]
-    assert hessian_free_lr(*ms, .1) == pytest.approx(hessian_free_lr(*vals, .1)) == pytest.approx(hessian_free_lr(*[list(m.values()) for m in ms], .1))
+    assert (
+        hessian_free_lr(*ms, 0.1)
+        == pytest.approx(hessian_free_lr(*vals, 0.1))
+        == pytest.approx(hessian_free_lr(*[list(m.values()) for m in ms], 0.1))
+    )
     for args,why in (((1.,1.,1.), 'no weight moved'), ((1.,2.,3.), 'no curvature'), ((1.,2.,math.nan), 'not finite')):
         with pytest.warns(UserWarning, match=why): assert math.isnan(hessian_free_lr(*args, .1))
     for kw,name in ((dict(lr=0), 'lr='), (dict(lr=(.1,-1)), 'lr='), (dict(lr=.1, norm='max'), 'norm=')):
@@ -150,19 +188,26 @@ def _nesterov(ps, lr, **kwargs): return OptimWrapper(ps, torch.optim.SGD, lr=lr,
 
 @pytest.mark.parametrize('seed', range(24))
 def test_streaming_equals_snapshots(seed):
-    "Random optimizer, LR of each step and group (0 among them), accumulation, skipped steps, frozen group, cadence, smoothing"
+    "Random optimizer, LR of each step and group (0 too), accumulation, skipped steps, frozen group, cadence, smoothing"
     rnd = random.Random(seed)
     opt = rnd.choice([SGD, partial(SGD, mom=.9), partial(SGD, mom=.5, decouple_wd=False), _nesterov])
     groups = rnd.random()<.5
     cbs,ref = [],Snapshots()
-    table = [[rnd.choice([0.,1e-3,.03,.1]) if rnd.random()<.3 else .1*rnd.random() for _ in range(2)] for _ in range(100)]
+    table = [
+        [rnd.choice([0.0, 1e-3, 0.03, 0.1]) if rnd.random() < 0.3 else 0.1 * rnd.random() for _ in range(2)]
+        for _ in range(100)
+    ]
     if rnd.random()<.7: cbs.append(Schedule(lambda i, n: table[i][:n]))
     if rnd.random()<.5: cbs.append(GradientAccumulation(rnd.choice([64,80,96])))
-    if rnd.random()<.5: bad = {i for i in range(100) if rnd.random()<.3}; cbs.append(Skip(lambda i: i in bad))
+    if rnd.random()<.5:
+        bad = {i for i in range(100) if rnd.random()<.3}
+        cbs.append(Skip(lambda i: i in bad))
     kw = dict(every=rnd.choice([1,1,2,3]), alpha=rnd.choice([.1,.5,1.]), smoothing=rnd.choice(['sums','ratios']))
     est = HessianFreeLR(n_coords=None, **kw)
     learn = learner(opt, seed, split2 if groups else trainable_params)
-    if groups and rnd.random()<.5: learn.create_opt(); learn.freeze()
+    if groups and rnd.random()<.5:
+        learn.create_opt()
+        learn.freeze()
     fit(learn, 3, lr=.05, cbs=cbs+[ref,est])
     expected,df = paper_estimates(ref._steps, **kw),est.estimates
     assert df.step.tolist() == [e[0] for e in expected]
@@ -178,7 +223,8 @@ def test_float64_is_exact():
     learn.remove_cbs(learn.cbs.filter(lambda cb: cb.name in ('recorder','progress'))) # which know float32 losses only
     learn.logger = noop
     learn.fit(2, lr=1e-4, cbs=[Double(),ref,est])
-    np.testing.assert_allclose(est.estimates.raw, [e[1] for e in paper_estimates(ref._steps)], rtol=1e-6) # rows are float32-free until the sums
+    # rows are float32-free until the sums
+    np.testing.assert_allclose(est.estimates.raw, [e[1] for e in paper_estimates(ref._steps)], rtol=1e-6)
 
 @pytest.mark.parametrize('every', [1,3])
 def test_parity_with_the_authors_script(every):
@@ -186,14 +232,17 @@ def test_parity_with_the_authors_script(every):
     est,ref = HessianFreeLR(every=every, params='all', n_coords=100),Snapshots(blobs=True)
     lrs = [.02*(1+.3*i) for i in range(100)]
     fit(learner(partial(SGD, mom=.9)), 2, cbs=[Schedule(lambda i, n: lrs[i]),ref,est])
-    snaps = [ref._steps[0][0][0]] + [s[1][0] for s in ref._steps] # before the first step, then after each, buffers included
+    # before the first step, then after each, buffers included
+    snaps = [ref._steps[0][0][0]] + [s[1][0] for s in ref._steps]
     df = est.estimates
     if every==1: # the first snapshot is taken before the first forward pass, which moves the BatchNorm buffers
         expected = authors_script(snaps, lrs)
         np.testing.assert_allclose(df.raw[1:], [e[1] for e in expected[1:]], rtol=2e-3)
         first = df.raw[0]
         avg,smooth = .1,[]
-        for r in df.raw: avg = .1*r+.9*avg; smooth.append(avg)
+        for r in df.raw:
+            avg = .1*r+.9*avg
+            smooth.append(avg)
         np.testing.assert_allclose(df.smooth, smooth, rtol=1e-6)
     else:
         pairs = [authors_script(snaps[i:i+3], lrs[i:])[0][1] for i in range(3, len(snaps)-2, 3)]
@@ -218,7 +267,8 @@ def test_by_layer(by_layer):
     layers = names if by_layer is True else list(dict.fromkeys(n.rpartition('.')[0] for n in names))
     df = est.estimates
     assert df.layer.tolist() == layers*(len(df)//len(layers)) and list(est.lr) == layers
-    a,b = (sum(o, []) for o in ref._steps[2][:2]); _,c = (sum(o, []) for o in ref._steps[3][:2])
+    a,b = (sum(o, []) for o in ref._steps[2][:2])
+    _,c = (sum(o, []) for o in ref._steps[3][:2])
     for layer,o in df[df.step==3].set_index('layer').iterrows():
         idx = [i for i,n in enumerate(names) if (n if by_layer is True else n.rpartition('.')[0])==layer]
         assert o.raw == pytest.approx(hessian_free_lr(*[[s[i] for i in idx] for s in (a,b,c)], .05), rel=2e-3)
@@ -226,7 +276,14 @@ def test_by_layer(by_layer):
 def test_sample_stays_close_to_all():
     "The default sample within 5 % of the full estimate: 24k and 1.6M parameters"
     for hidden in (300,2000):
-        mk = lambda: nn.Sequential(Flatten(), nn.Linear(64,hidden), nn.ReLU(), nn.Linear(hidden,hidden if hidden>300 else 10), nn.ReLU(), nn.Linear(hidden if hidden>300 else 10,10))
+        mk = lambda: nn.Sequential(
+            Flatten(),
+            nn.Linear(64, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden if hidden > 300 else 10),
+            nn.ReLU(),
+            nn.Linear(hidden if hidden > 300 else 10, 10),
+        )
         full,some = (type(f'Est{i}', (HessianFreeLR,), {})(every=2, n_coords=n) for i,n in enumerate((None,10_000)))
         set_seed(0)
         fit(learner(partial(SGD, mom=.9), model=mk()), 2, lr=.02, cbs=[full,some])
@@ -237,14 +294,16 @@ def test_memory_formats_and_shapes():
     m.scale = nn.Parameter(torch.tensor(2.))
     for n in (None,40):
         st = StepSums([list(m.named_parameters())], n)
-        before = copy.deepcopy(m.state_dict()); st.start()
+        before = copy.deepcopy(m.state_dict())
+        st.start()
         with torch.no_grad():
             for p in m.parameters(): p.sub_(.1*torch.ones_like(p))
             st.step()
             for p in m.parameters(): p.sub_(.05*torch.ones_like(p))
         num,dy,yy,den = st.step([1.], False)[0].tolist()
         N = sum(p.numel() for p in m.parameters())
-        assert num == pytest.approx(.1*N, rel=1e-4) and den == pytest.approx(.05*N, rel=1e-3) # the weights of the sample add up to N
+        # the weights of the sample add up to N
+        assert num == pytest.approx(.1*N, rel=1e-4) and den == pytest.approx(.05*N, rel=1e-3)
 
 # --- secant and probe against autograd
 
@@ -256,7 +315,8 @@ def exact_probe(model, before, after, x, y, lr):
         return torch.autograd.grad(F.cross_entropy(m(x.double()), y), list(m.parameters()))
     g0,g1 = grad(before),grad(after)
     u = [b.double()-a.double() for a,b in zip(before, after)]
-    slope = -sum((g*o).sum() for g,o in zip(g0,u)).item(); curv = sum(((b-a)*o).sum() for a,b,o in zip(g0,g1,u)).item()
+    slope = -sum((g*o).sum() for g,o in zip(g0,u)).item()
+    curv = sum(((b-a)*o).sum() for a,b,o in zip(g0,g1,u)).item()
     return lr*slope/curv if slope>0 and curv>0 else math.nan
 
 class Batches(Callback):
@@ -276,7 +336,9 @@ def test_probe_is_the_parabola_along_the_real_step(opt):
         before,after = ref._steps[o.step-1][0][0],ref._steps[o.step-1][1][0]
         exact = exact_probe(learn.model, before, after, *bs._bs[o.step], lr)
         if math.isnan(exact): assert math.isnan(o.raw) and o.reason
-        else: assert o.raw == pytest.approx(exact, rel=.02); some += 1
+        else:
+            assert o.raw == pytest.approx(exact, rel=.02)
+            some += 1
     assert some > 5 and df.step.tolist() == list(range(1, 20, 2))
 
 def test_secant_is_the_curvature_along_the_gradient():
@@ -314,17 +376,46 @@ def test_no_estimate_comes_with_its_reason():
     df = pd.DataFrame(dict(step=range(8), num=[1.,1,1,1,-1,1,math.nan,1], den=[1.,1.1,.9,1,1,-1,1,1], lr=.1))
     from superconv_fastai.curvature import _trust_probe,_trust_paper
     r = _trust_probe(df.copy(), .3)
-    assert r.reason.tolist()[:7] == ['fewer than 3 mini-batches']*2 + ['']*2 + ['the slope along the step is not positive', 'the curvature is not positive', 'not finite']
+    assert r.reason.tolist()[:7] == ['fewer than 3 mini-batches'] * 2 + [''] * 2 + [
+        'the slope along the step is not positive',
+        'the curvature is not positive',
+        'not finite',
+    ]
     assert r.raw.isna().tolist() == [False]*4+[True]*3+[False]
     def trusted(mean, n=40): # share of trusted estimates, of 200 runs of noisy slopes
         rng = np.random.default_rng(0)
         runs = [pd.DataFrame(dict(step=range(n), num=mean+rng.standard_normal(n), den=1., lr=.1)) for _ in range(200)]
         return np.mean([[o.reason=='' for o in _trust_probe(r, .1).itertuples()] for r in runs], 0)
     assert trusted(0.).max() < .06 and trusted(1.)[-1] > .75 # the slope of the present mini-batch must be positive too
-    df = pd.DataFrame(dict(step=range(7), num=[1.,1,1,0,1,1,math.inf], den=[1.,.25,.25,0,0,.25,1], den_noise=1., den_drift=0., den_swing=math.inf, floor=1., sy=[9.,1.9,2.1,0,0,-9,1], yy=1., sign=[1,1,1,0,1,-1,1]))
-    assert _trust_paper(df, 1., 'sums', None).reason.tolist() == ['within 2x of the noise floor', 'the gradients differ as by mini-batch noise, or the LR is above the inverse curvature', '', 'no weight moved',
-        'both steps have the same gradient', 'negative curvature, hidden by the absolute values', 'not finite']
-    for k,v,reason in (('den_drift',.13,'momentum builds up or changes'), ('den_drift',.12,''), ('den_swing',.24,'momentum oscillates: a value that follows the LR'), ('den_swing',.26,'')):
+    df = pd.DataFrame(
+        dict(
+            step=range(7),
+            num=[1.0, 1, 1, 0, 1, 1, math.inf],
+            den=[1.0, 0.25, 0.25, 0, 0, 0.25, 1],
+            den_noise=1.0,
+            den_drift=0.0,
+            den_swing=math.inf,
+            floor=1.0,
+            sy=[9.0, 1.9, 2.1, 0, 0, -9, 1],
+            yy=1.0,
+            sign=[1, 1, 1, 0, 1, -1, 1],
+        )
+    )
+    assert _trust_paper(df, 1.0, 'sums', None).reason.tolist() == [
+        'within 2x of the noise floor',
+        'the gradients differ as by mini-batch noise, or the LR is above the inverse curvature',
+        '',
+        'no weight moved',
+        'both steps have the same gradient',
+        'negative curvature, hidden by the absolute values',
+        'not finite',
+    ]
+    for k, v, reason in (
+        ('den_drift', 0.13, 'momentum builds up or changes'),
+        ('den_drift', 0.12, ''),
+        ('den_swing', 0.24, 'momentum oscillates: a value that follows the LR'),
+        ('den_swing', 0.26, ''),
+    ):
         assert _trust_paper(df.assign(**{k:v}), 1., 'sums', None).reason[2]==reason
 
 def test_floor_rule_follows_a_moving_lr():
@@ -368,13 +459,26 @@ def test_paper_mode_at_high_momentum_with_real_mini_batches():
 
 # --- it only observes
 
-MODES = [dict(mode='paper'), dict(mode='paper', every=1, n_coords=None), dict(mode='paper', params='all'), dict(mode='paper', by_layer=True, every=1),
-         dict(mode='secant', every=2), dict(mode='probe', every=3), dict(mode='probe', every=1), dict(mode='probe', every=2, metric=True), dict(mode='probe', every=2, by_layer=True)]
+MODES = [
+    dict(mode='paper'),
+    dict(mode='paper', every=1, n_coords=None),
+    dict(mode='paper', params='all'),
+    dict(mode='paper', by_layer=True, every=1),
+    dict(mode='secant', every=2),
+    dict(mode='probe', every=3),
+    dict(mode='probe', every=1),
+    dict(mode='probe', every=2, metric=True),
+    dict(mode='probe', every=2, by_layer=True),
+]
 
 class CpuMixedPrecision(MixedPrecision):
     "fastai's fp16 callback on the CPU: real autocast, a real scaler, and an overflow at the third step"
     def before_fit(self):
-        self.autocast,self.learn.scaler,self.scales = torch.autocast('cpu', dtype=torch.bfloat16),torch.amp.GradScaler('cpu', init_scale=2.**10, growth_interval=3),L()
+        self.autocast, self.learn.scaler, self.scales = (
+            torch.autocast('cpu', dtype=torch.bfloat16),
+            torch.amp.GradScaler('cpu', init_scale=2.0**10, growth_interval=3),
+            L(),
+        )
         self._n = 0
     def before_step(self):
         self._n += 1
@@ -382,11 +486,21 @@ class CpuMixedPrecision(MixedPrecision):
         super().before_step()
 
 SETTINGS = 'plain','adam','accumulate','skip','amp','groups','mixup'
-@pytest.mark.parametrize('kw,setting', [(kw,s) for kw in MODES for s in SETTINGS if not (s=='adam' and kw['mode']!='probe')], ids=str) # which are refused
+@pytest.mark.parametrize(
+    'kw,setting', [(kw, s) for kw in MODES for s in SETTINGS if not (s == 'adam' and kw['mode'] != 'probe')], ids=str
+)  # which are refused
 def test_training_is_bit_identical(kw, setting):
     def run(cbs):
-        extra = dict(accumulate=[GradientAccumulation(96)], skip=[Skip(lambda i: i%4==3)], amp=[CpuMixedPrecision()], mixup=[MixUp()]).get(setting, [])
-        learn = learner(Adam if setting=='adam' else partial(SGD, mom=.9), splitter=split2 if setting=='groups' else trainable_params)
+        extra = dict(
+            accumulate=[GradientAccumulation(96)],
+            skip=[Skip(lambda i: i % 4 == 3)],
+            amp=[CpuMixedPrecision()],
+            mixup=[MixUp()],
+        ).get(setting, [])
+        learn = learner(
+            Adam if setting == 'adam' else partial(SGD, mom=0.9),
+            splitter=split2 if setting == 'groups' else trainable_params,
+        )
         if setting=='mixup': learn.loss_func = CrossEntropyLossFlat()
         scales = []
         class Watch(Callback):
@@ -415,7 +529,9 @@ class Stateful(Module):
 def test_modules_attributes_are_put_back(mode):
     runs = []
     for c in ([], [HessianFreeLR(mode, every=2)]):
-        set_seed(3); learn = learner(model=Stateful()); torch.manual_seed(5)
+        set_seed(3)
+        learn = learner(model=Stateful())
+        torch.manual_seed(5)
         with torch.no_grad(): learn.model.lin.weight.fill_(.01)
         runs.append(fit(learn, 2, lr=.1, cbs=c).model.h)
     assert torch.equal(*runs)
@@ -427,23 +543,43 @@ class Centred(Module):
         with torch.no_grad(): self.lin.weight.mul_(.1)
     def forward(self, x):
         x = x.flatten(1)
-        self.c.mul_(.9).add_(.1*x.detach().mean(0)); self.seen.append(1); self.h['n'] += 1; self.box[0].append(2); self.box[1][0].add_(1)
+        self.c.mul_(.9).add_(.1*x.detach().mean(0))
+        self.seen.append(1)
+        self.h['n'] += 1
+        self.box[0].append(2)
+        self.box[1][0].add_(1)
         return self.lin(x-self.c) + self.h['n']*1e-3
 
 class Recording(Callback):
     run_valid = False
     def __init__(self): self._seen,self._n = [],L()
-    def after_pred(self): self._seen.append(len(self.pred)); self._n.append(1)
+    def after_pred(self):
+        self._seen.append(len(self.pred))
+        self._n.append(1)
 
 @pytest.mark.parametrize('mode', ['secant','probe'])
 def test_what_changes_in_place_is_put_back(mode):
     runs = []
     for c in ([], [HessianFreeLR(mode, every=2)]):
         rec,learn = Recording(),learner(model=None)
-        set_seed(3); learn.model = Centred()
+        set_seed(3)
+        learn.model = Centred()
         fit(learn, 2, lr=.1, cbs=[rec]+c)
         m = learn.model
-        runs.append(pickle.dumps([m.c.numpy(), m.lin.weight.detach().numpy(), m.seen, m.h, list(m.box[0]), m.box[1][0].numpy(), rec._seen, list(rec._n)]))
+        runs.append(
+            pickle.dumps(
+                [
+                    m.c.numpy(),
+                    m.lin.weight.detach().numpy(),
+                    m.seen,
+                    m.h,
+                    list(m.box[0]),
+                    m.box[1][0].numpy(),
+                    rec._seen,
+                    list(rec._n),
+                ]
+            )
+        )
     assert runs[0]==runs[1] and len(c[0].estimates)>3
 
 @pytest.mark.parametrize('mode', ['secant','probe'])
@@ -460,14 +596,17 @@ def test_curvature_of_the_loss_that_training_differentiates():
     "A penalty that `after_loss` adds, a mini-batch that `before_batch` scales, a state that `before_fit` makes"
     class Penalty(Callback):
         def after_loss(self):
-            if self.training: self.learn.loss_grad = self.learn.loss_grad + 5e3*sum((p**2).sum() for p in self.model.parameters())
+            if self.training:
+                self.learn.loss_grad = self.learn.loss_grad + 5e3*sum((p**2).sum() for p in self.model.parameters())
     class Scaled(Callback):
         def before_batch(self): self.learn.xb = (self.xb[0]*10,)
     class InPlace(Callback):
         def before_fit(self): self.n = 10
         def before_batch(self): self.learn.xb[0].mul_(self.n)
     mk = lambda cbs, x=X: odd(linear, x, Y, opt_func=SGD, cbs=cbs)
-    expected,scaled,inplace,penalty = (o.curvature_lr(4) for o in (mk(None, 10*X), mk(Scaled()), mk(InPlace()), mk(Penalty())))
+    expected, scaled, inplace, penalty = (
+        o.curvature_lr(4) for o in (mk(None, 10 * X), mk(Scaled()), mk(InPlace()), mk(Penalty()))
+    )
     for c in (scaled,inplace): np.testing.assert_allclose(c.by_batch, expected.by_batch, rtol=1e-3, atol=1e-6)
     assert not np.allclose(expected.by_batch, mk(None).curvature_lr(4).by_batch, rtol=.5)
     assert penalty.lr==pytest.approx(1e-4, rel=.01) # curvature 1e4
@@ -480,7 +619,8 @@ def test_curvature_of_the_loss_that_training_differentiates():
 
 def test_curvature_lr_with_mixup_and_mixed_precision():
     for cb in (MixUp(), CpuMixedPrecision()):
-        learn = learner(cbs=cb); learn.loss_func = CrossEntropyLossFlat()
+        learn = learner(cbs=cb)
+        learn.loss_func = CrossEntropyLossFlat()
         fit(learn, 1, lr=.01)
         before = state(learn)
         with warnings.catch_warnings():
@@ -501,7 +641,19 @@ def test_weights_that_are_all_zero():
     fit(odd(zero, X, Y, opt_func=SGD), 1, lr=.01, cbs=est)
     assert est.estimates.raw.notna().all()
 
-@pytest.mark.parametrize('shape,k', [((300,210),31500), ((300,210),36000), ((840,840),88200), ((5040,100),84_000), ((512,6,6),3072), ((10000,),1000), ((1000,12),2000), ((64,64),40)])
+@pytest.mark.parametrize(
+    'shape,k',
+    [
+        ((300, 210), 31500),
+        ((300, 210), 36000),
+        ((840, 840), 88200),
+        ((5040, 100), 84_000),
+        ((512, 6, 6), 3072),
+        ((10000,), 1000),
+        ((1000, 12), 2000),
+        ((64, 64), 40),
+    ],
+)
 def test_the_sample_covers_a_tensor_from_end_to_end(shape, k):
     from superconv_fastai.snapshots import sampled_view
     (rows,width),(stride,_),first = sampled_view(torch.empty(shape), k)
@@ -516,7 +668,8 @@ def test_weights_come_back_when_a_probe_fails():
     for exc in (RuntimeError('broken'), KeyboardInterrupt()):
         learn = learner()
         est,ref = HessianFreeLR('probe', every=2),Snapshots()
-        calls = [0]; loss = learn.loss_func
+        calls = [0]
+        loss = learn.loss_func
         def broken(p, y):
             calls[0] += 1
             if calls[0]==4: raise exc # two training batches, the gradient here, then the one at the former weights
@@ -529,7 +682,15 @@ def test_weights_come_back_when_a_probe_fails():
 class NoSync(TorchDispatchMode):
     "Reading a number, a data-dependent shape or a copy to elsewhere would wait for the device"
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func.overloadpacket.__name__ not in ('_local_scalar_dense','nonzero','item','equal','is_nonzero','masked_select','unique'), f'{func} waits for the device'
+        assert func.overloadpacket.__name__ not in (
+            '_local_scalar_dense',
+            'nonzero',
+            'item',
+            'equal',
+            'is_nonzero',
+            'masked_select',
+            'unique',
+        ), f'{func} waits for the device'
         return func(*args, **(kwargs or {}))
 
 @pytest.mark.parametrize('kw', MODES, ids=str)
@@ -547,7 +708,9 @@ def test_no_host_sync_in_the_loop(kw):
 
 # --- life in a learner
 
-@pytest.mark.parametrize('kw', [dict(every=2, metric=True), dict(mode='probe', every=2, metric=True), dict(mode='secant', every=2)], ids=str)
+@pytest.mark.parametrize(
+    'kw', [dict(every=2, metric=True), dict(mode='probe', every=2, metric=True), dict(mode='secant', every=2)], ids=str
+)
 def test_nothing_is_left(kw):
     learn = learner()
     names,metrics = set(vars(learn)),list(learn.metrics)
@@ -556,7 +719,9 @@ def test_nothing_is_left(kw):
     est = HessianFreeLR(**kw)
     fit(learn, 1, lr=.05, cbs=est)
     assert set(vars(learn))==names and list(learn.metrics)==metrics and est.learn is None
-    learn.add_cb(est); fit(learn, 1, lr=.05); learn.remove_cb(est)
+    learn.add_cb(est)
+    fit(learn, 1, lr=.05)
+    learn.remove_cb(est)
     assert set(vars(learn))==names and list(learn.metrics)==metrics
     class Stop(Callback):
         def after_step(self):
@@ -571,10 +736,13 @@ class ScalarLog(Callback):
     def after_epoch(self): self._seen.append(dict(zip(self.recorder.metric_names[2:-1], self.recorder.log[2:-1])))
 
 def test_metric_reaches_recorder_and_loggers(tmp_path):
-    learn = learner(); learn.path = tmp_path
+    learn = learner()
+    learn.path = tmp_path
     est,log = HessianFreeLR('probe', every=2, metric=True),ScalarLog()
     fit(learn, 3, lr=.05, cbs=[est, CSVLogger(), log])
-    assert [list(o) for o in log._seen]==[['valid_loss','curvature_lr']]*3 and log._seen[-1]['curvature_lr']==pytest.approx(est.lr if est.lr else math.nan, nan_ok=True)
+    assert [list(o) for o in log._seen] == [['valid_loss', 'curvature_lr']] * 3 and log._seen[-1][
+        'curvature_lr'
+    ] == pytest.approx(est.lr if est.lr else math.nan, nan_ok=True)
     i = learn.recorder.metric_names.index('curvature_lr')
     csv = pd.read_csv(tmp_path/'history.csv')
     assert csv.curvature_lr.iloc[-1]==pytest.approx(learn.recorder.values[-1][i-1], rel=1e-4, nan_ok=True)
@@ -588,7 +756,8 @@ class Probe(HessianFreeLR): pass # another name, to have two in one learner
 
 def test_pickle_and_export_are_small(tmp_path):
     "In the middle of a fit and after it; the exported learner trains on"
-    learn = learner(model=nn.Sequential(Flatten(), nn.Linear(64,2000), nn.ReLU(), nn.Linear(2000,10))) # 600 kB of weights
+    # 600 kB of weights
+    learn = learner(model=nn.Sequential(Flatten(), nn.Linear(64,2000), nn.ReLU(), nn.Linear(2000,10)))
     size = lambda est: len(pickle.dumps({k:v for k,v in est.__getstate__().items() if k!='learn'}))
     sizes,ests = [],[HessianFreeLR(every=1, n_coords=None), Probe('probe', every=2)]
     class Watch(Callback):
@@ -599,7 +768,8 @@ def test_pickle_and_export_are_small(tmp_path):
     for est in ests: pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(est)).estimates, est.estimates)
     sizes = []
     for cbs in ([], [HessianFreeLR(every=1)]):
-        learn = learner(cbs=cbs); learn.path = tmp_path
+        learn = learner(cbs=cbs)
+        learn.path = tmp_path
         fit(learn, 2, lr=.05)
         learn.dls = Datasets(range(64), [[_image],[_label]]).dataloaders(bs=32, device='cpu') # these can be exported
         learn.export()
@@ -620,7 +790,22 @@ def test_validate_in_between_changes_nothing():
     from contextlib import contextmanager
     @contextmanager
     def undisturbed_iter(learn):
-        was = {k:getattr(learn, k) for k in ('training','dl','xb','yb','pred','loss','iter','n_iter','epoch','train_iter','pct_train')}
+        was = {
+            k: getattr(learn, k)
+            for k in (
+                'training',
+                'dl',
+                'xb',
+                'yb',
+                'pred',
+                'loss',
+                'iter',
+                'n_iter',
+                'epoch',
+                'train_iter',
+                'pct_train',
+            )
+        }
         yield
         for k,v in was.items(): setattr(learn, k, v)
         learn.model.train()
@@ -633,7 +818,9 @@ def test_validate_in_between_changes_nothing():
     learn = learner(cbs=HessianFreeLR(every=1))
     fit(learn, 2, lr=.02)
     df = learn.hessian_free_lr.estimates
-    with learn.no_bar(): learn.validate(); learn.get_preds()
+    with learn.no_bar():
+        learn.validate()
+        learn.get_preds()
     pd.testing.assert_frame_equal(learn.hessian_free_lr.estimates, df)
 
 def test_resume_goes_on_and_a_new_fit_starts_anew():
@@ -655,7 +842,8 @@ def test_unfreezing_in_the_middle():
         def before_epoch(self):
             if self.epoch==1: self.learn.unfreeze()
     est = HessianFreeLR(every=1, by_layer=True, n_coords=None)
-    learn = learner(splitter=split2); learn.freeze()
+    learn = learner(splitter=split2)
+    learn.freeze()
     fit(learn, 2, lr=.02, cbs=[est,UnfreezeLater()])
     layers = est.estimates.groupby('step').layer.agg(list)
     assert 'body.0.weight' not in layers[5] and 'body.0.weight' in layers[15] and 'head.2.weight' in layers[5]
@@ -667,16 +855,40 @@ def test_half_precision_parameters_are_refused(dtype, mode):
     with pytest.raises(ValueError, match='rounding'): fit(learn, 1, cbs=HessianFreeLR(mode))
     with pytest.raises(ValueError, match='rounding'): learn.curvature_lr()
 
-@pytest.mark.parametrize('opt', [Adam, RMSProp, RAdam, Lamb, Larc, partial(OptimWrapper, opt=torch.optim.AdamW), partial(OptimWrapper, opt=torch.optim.Adadelta)])
+@pytest.mark.parametrize(
+    'opt',
+    [
+        Adam,
+        RMSProp,
+        RAdam,
+        Lamb,
+        Larc,
+        partial(OptimWrapper, opt=torch.optim.AdamW),
+        partial(OptimWrapper, opt=torch.optim.Adadelta),
+    ],
+)
 def test_paper_and_secant_refuse_what_is_not_sgd(opt):
     learn = learner(opt)
     for mode in ('paper','secant'):
-        with pytest.raises(ValueError, match=f"mode='{mode}' .*: use mode='probe'"): fit(learn, 1, cbs=HessianFreeLR(mode))
+        with pytest.raises(ValueError, match=f"mode='{mode}' .*: use mode='probe'"):
+            fit(learn, 1, cbs=HessianFreeLR(mode))
     fit(learn, 1, lr=1e-3, cbs=HessianFreeLR('probe', every=2))
 
 def test_arguments_are_refused_before_anything_starts():
-    for kw in (dict(mode='x'), dict(every=0), dict(every=1.5), dict(alpha=0), dict(alpha=2.), dict(n_coords=0), dict(by_layer='tensor'), dict(params='x'),
-               dict(smoothing='x'), dict(mode='probe', params='all'), dict(metric='yes'), dict(by_layer=True, metric=True)):
+    for kw in (
+        dict(mode='x'),
+        dict(every=0),
+        dict(every=1.5),
+        dict(alpha=0),
+        dict(alpha=2.0),
+        dict(n_coords=0),
+        dict(by_layer='tensor'),
+        dict(params='x'),
+        dict(smoothing='x'),
+        dict(mode='probe', params='all'),
+        dict(metric='yes'),
+        dict(by_layer=True, metric=True),
+    ):
         with pytest.raises(ValueError, match=f'{list(kw)[-1]}='): HessianFreeLR(**kw)
     learn = learner()
     for kw in (dict(n_batches=1), dict(n_batches=2.5), dict(rel_step=0.), dict(rel_step=2.)):
@@ -689,7 +901,8 @@ def test_hessian_free_lr_says_what_it_cannot_read():
 def test_lr_find_is_left_alone():
     est = HessianFreeLR(every=1)
     learn = learner(cbs=est)
-    fit(learn, 1, lr=.02); df = est.estimates
+    fit(learn, 1, lr=.02)
+    df = est.estimates
     with learn.no_bar(), learn.no_logging(): learn.lr_find(show_plot=False)
     pd.testing.assert_frame_equal(est.estimates, df)
 
@@ -698,7 +911,15 @@ def test_lr_find_is_left_alone():
 def odd(model, *tensors, bs=32, loss_func=nn.CrossEntropyLoss(), opt_func=partial(SGD, mom=.9), n_inp=None, **kwargs):
     "A learner on any tensors, the last batch smaller than the others"
     set_seed(0)
-    def dl(shuffle): return DataLoader(range_of(tensors[0]), bs=bs, shuffle=shuffle, create_item=noop, create_batch=lambda i: tuple(t[i] for t in tensors), device='cpu')
+    def dl(shuffle):
+        return DataLoader(
+            range_of(tensors[0]),
+            bs=bs,
+            shuffle=shuffle,
+            create_item=noop,
+            create_batch=lambda i: tuple(t[i] for t in tensors),
+            device='cpu',
+        )
     dls = DataLoaders(dl(True), dl(False))
     if n_inp: dls.n_inp = n_inp
     return Learner(dls, model(), loss_func=loss_func, opt_func=opt_func, **kwargs)
@@ -708,7 +929,9 @@ X,Y,Z = torch.randn(130,6),torch.randint(0, 3, (130,)),torch.randint(0, 50, (130
 
 def linear(): return nn.Linear(6,3)
 class Tied(Module):
-    def __init__(self): self.a,self.b,self.out = nn.Linear(6,6),nn.Linear(6,6),nn.Linear(6,3); self.b.weight = self.a.weight
+    def __init__(self):
+        self.a,self.b,self.out = nn.Linear(6,6),nn.Linear(6,6),nn.Linear(6,3)
+        self.b.weight = self.a.weight
     def forward(self, x): return self.out(self.b(torch.tanh(self.a(x))))
 
 class TwoInputs(Module):
@@ -717,7 +940,8 @@ class TwoInputs(Module):
 
 class Words(Module):
     "Sparse gradients, and a tensor that holds nothing"
-    def __init__(self): self.emb,self.out,self.none = nn.Embedding(50,6,sparse=True),nn.Linear(6,3),nn.Parameter(torch.empty(0,3))
+    def __init__(self):
+        self.emb,self.out,self.none = nn.Embedding(50,6,sparse=True),nn.Linear(6,3),nn.Parameter(torch.empty(0,3))
     def forward(self, x): return self.out(self.emb(x))
 
 class Recurrent(Module):
@@ -737,7 +961,9 @@ odd_learners = dict(tied=lambda: odd(Tied, X, Y), two_inputs=lambda: odd(TwoInpu
     unused=lambda: odd(Unused, X, Y))
 
 @pytest.mark.parametrize('name', odd_learners)
-@pytest.mark.parametrize('kw', [dict(every=1, n_coords=40), dict(mode='secant', every=1), dict(mode='probe', every=1)], ids=str)
+@pytest.mark.parametrize(
+    'kw', [dict(every=1, n_coords=40), dict(mode='secant', every=1), dict(mode='probe', every=1)], ids=str
+)
 def test_odd_learners(name, kw):
     "Estimates that are numbers, training as without them"
     runs = []
@@ -766,9 +992,17 @@ def test_tied_weights_count_once():
 
 def test_several_in_one_learner():
     "They do not see each other"
-    kws = dict(every=1), dict(every=3, n_coords=None), dict(mode='probe', every=2), dict(mode='secant', every=2), dict(mode='probe', every=1)
+    kws = (
+        dict(every=1),
+        dict(every=3, n_coords=None),
+        dict(mode='probe', every=2),
+        dict(mode='secant', every=2),
+        dict(mode='probe', every=1),
+    )
     alone = []
-    for kw in kws: alone.append(HessianFreeLR(**kw)); fit(learner(), 2, lr=.05, cbs=alone[-1])
+    for kw in kws:
+        alone.append(HessianFreeLR(**kw))
+        fit(learner(), 2, lr=.05, cbs=alone[-1])
     together = [HessianFreeLR(**kw) for kw in kws]
     learn = fit(learner(), 2, lr=.05, cbs=together)
     for a,b in zip(alone, together): pd.testing.assert_frame_equal(a.estimates, b.estimates)
@@ -776,7 +1010,9 @@ def test_several_in_one_learner():
     other = fit(learner(seed=3), 1, lr=.05, cbs=together) # and serve another learner afterwards
     assert [len(e.estimates) for e in together] == [9,3,5,5,9]
 
-@pytest.mark.parametrize('kw', [dict(every=1, metric=True), dict(mode='probe', every=1), dict(mode='secant', every=1)], ids=str)
+@pytest.mark.parametrize(
+    'kw', [dict(every=1, metric=True), dict(mode='probe', every=1), dict(mode='secant', every=1)], ids=str
+)
 def test_coming_and_going_in_the_middle_of_a_fit(kw):
     est,runs = HessianFreeLR(**kw),[]
     class Attach(Callback):
@@ -793,7 +1029,11 @@ def test_coming_and_going_in_the_middle_of_a_fit(kw):
             if self.iter==3: self.learn.add_cb(HessianFreeLR())
     with pytest.raises(ValueError, match="mode='probe'"): fit(learner(Adam), 1, cbs=Late())
 
-@pytest.mark.parametrize('ask', [lambda learn: learn.curvature_lr(3), lambda learn: learn.curvature_lr_find(n_steps=20)], ids=['curvature_lr','curvature_lr_find'])
+@pytest.mark.parametrize(
+    'ask',
+    [lambda learn: learn.curvature_lr(3), lambda learn: learn.curvature_lr_find(n_steps=20)],
+    ids=['curvature_lr', 'curvature_lr_find'],
+)
 def test_asking_in_the_middle_of_a_fit(ask):
     class Ask(Callback):
         run_valid = False
@@ -807,10 +1047,14 @@ def test_asking_in_the_middle_of_a_fit(ask):
     pd.testing.assert_frame_equal(runs[0][1], runs[1][1])
 
 def test_after_load(tmp_path):
-    learn = learner(partial(SGD, mom=.9)); learn.path = tmp_path
+    learn = learner(partial(SGD, mom=.9))
+    learn.path = tmp_path
     est = HessianFreeLR(every=1, n_coords=None)
     learn.add_cb(est)
-    fit(learn, 1, lr=.05); learn.save('m'); fit(learn, 1, lr=.05); learn.load('m')
+    fit(learn, 1, lr=.05)
+    learn.save('m')
+    fit(learn, 1, lr=.05)
+    learn.load('m')
     ref = Snapshots()
     fit(learn, 1, lr=.02, cbs=ref)
     np.testing.assert_allclose(est.estimates.raw, [e[1] for e in paper_estimates(ref._steps)], rtol=2e-3)
@@ -818,20 +1062,38 @@ def test_after_load(tmp_path):
 @pytest.mark.parametrize('mode', ['paper','secant','probe'])
 def test_a_loss_that_is_not_finite(mode):
     for cbs in ([], [TerminateOnNaNCallback()]):
-        learn = learner(); loss,n = learn.loss_func,[0]
-        def nan(p, y): n[0] += 1; return loss(p, y)*(math.nan if n[0]>9 else 1.)
+        learn = learner()
+        loss,n = learn.loss_func,[0]
+        def nan(p, y):
+            n[0] += 1
+            return loss(p, y)*(math.nan if n[0]>9 else 1.)
         learn.loss_func = nan
         est = HessianFreeLR(mode, every=1)
         fit(learn, 2, lr=.05, cbs=cbs+[est])
         df = est.estimates
-        assert repr(est) and est.plot() and (mode!='paper' and cbs or df.reason.iloc[-1]=='not finite' and est.lr is None and math.isnan(df.raw.iloc[-1]))
-    learn = learner(); learn.loss_func = lambda p,y: F.cross_entropy(p, y)*math.nan
+        assert (
+            repr(est)
+            and est.plot()
+            and (
+                mode != 'paper'
+                and cbs
+                or df.reason.iloc[-1] == 'not finite'
+                and est.lr is None
+                and math.isnan(df.raw.iloc[-1])
+            )
+        )
+    learn = learner()
+    learn.loss_func = lambda p,y: F.cross_entropy(p, y)*math.nan
     assert 'not finite' in learn.curvature_lr(4).reason
 
 def test_no_slope():
     "Weights that the loss does not feel"
     learn = odd(linear, X, Y, loss_func=lambda p,y: 0.*p.sum())
-    for mode,reason in (('secant','the slope along the step is not positive'), ('probe','the slope along the step is not positive'), ('paper','no weight moved')):
+    for mode, reason in (
+        ('secant', 'the slope along the step is not positive'),
+        ('probe', 'the slope along the step is not positive'),
+        ('paper', 'no weight moved'),
+    ):
         est = HessianFreeLR(mode, every=1)
         fit(learn, 1, lr=.05, cbs=est)
         assert set(est.estimates.reason)=={reason} and est.lr is None and est.estimates.lr.eq(.05).all()
@@ -842,7 +1104,12 @@ def test_nothing_to_learn_from():
         est = HessianFreeLR(mode)
         fit(odd(linear, X[:0], Y[:0]), 2, cbs=est)
         assert not len(est.estimates) and est.lr is None and repr(est)
-        with pytest.raises(ValueError, match='no trainable parameter'): fit(odd(lambda: linear().requires_grad_(False), X, Y, splitter=lambda m: [list(m.parameters())]), 1, cbs=HessianFreeLR(mode))
+        with pytest.raises(ValueError, match='no trainable parameter'):
+            fit(
+                odd(lambda: linear().requires_grad_(False), X, Y, splitter=lambda m: [list(m.parameters())]),
+                1,
+                cbs=HessianFreeLR(mode),
+            )
     with pytest.raises(ValueError, match='training set has 0'): odd(linear, X[:0], Y[:0]).curvature_lr()
     with pytest.raises(ValueError, match='no mini-batch'): odd(linear, X[:0], Y[:0]).curvature_lr_find()
 
@@ -851,7 +1118,9 @@ def test_momentum_that_moves():
     est,ref = HessianFreeLR(every=1),Snapshots()
     learn = learner(partial(SGD, mom=.9))
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, .05, cbs=[ref,est])
-    np.testing.assert_allclose(est.estimates.floor, [noise_floor(a[2][0], b[3][0]) for a,b in zip(ref._steps, ref._steps[1:])], rtol=1e-9)
+    np.testing.assert_allclose(
+        est.estimates.floor, [noise_floor(a[2][0], b[3][0]) for a, b in zip(ref._steps, ref._steps[1:])], rtol=1e-9
+    )
     fit(learner(partial(SGD, mom=1.)), 1, lr=1e-3, cbs=est)
     assert est.estimates.floor.isna().all() and not est.estimates.informative.any()
     for kw in (dict(lr=0.), dict(mom=1.), dict(mom=-.1)):
@@ -867,10 +1136,17 @@ def test_curvature_lr_disturbs_nothing(opt):
     rng = [copy.deepcopy(dl.rng.getstate()) for dl in learn.dls]
     c = learn.curvature_lr(4)
     assert state(learn)==before and [dl.rng.getstate() for dl in learn.dls]==rng and learn.recorder.losses==losses
-    assert repr(c) and len(c.table())==2 and len(c.by_batch)==4 and 'step of 1 %' in repr(c) and 'step of 3 %' in repr(learn.curvature_lr(3, rel_step=.03))
+    assert (
+        repr(c)
+        and len(c.table()) == 2
+        and len(c.by_batch) == 4
+        and 'step of 1 %' in repr(c)
+        and 'step of 3 %' in repr(learn.curvature_lr(3, rel_step=0.03))
+    )
 
 def test_curvature_lr_of_a_noisy_quadratic():
-    "Loss w'Aw/2 + b'w with a fresh b for each mini-batch: the best step for the expected loss is |g|^2/(g'Ag + tr(AS)), slopes and curvatures known"
+    """Loss w'Aw/2 + b'w with a fresh b for each mini-batch: the best step for the expected loss is |g|^2/(g'Ag + tr(AS));
+    slopes and curvatures are known"""
     A = torch.diag(torch.linspace(1, 10, 50))
     class Bowl(Module):
         def __init__(self): self.w = nn.Parameter(torch.ones(50))
@@ -897,7 +1173,12 @@ def test_the_finder_disturbs_nothing(opt):
     before,losses,values = state(learn),learn.recorder.losses,learn.recorder.values
     cbs = list(learn.cbs)
     f = learn.curvature_lr_find(n_steps=60, every=1 if opt is SGD else 2)
-    assert state(learn)==before and learn.recorder.losses is losses and learn.recorder.values is values and list(learn.cbs)==cbs
+    assert (
+        state(learn) == before
+        and learn.recorder.losses is losses
+        and learn.recorder.values is values
+        and list(learn.cbs) == cbs
+    )
     assert not hasattr(learn, 'lr_finder') and len(f.estimates)>5 and repr(f)
 
 @pytest.mark.parametrize('lam', [.5, 5., 50.])
@@ -971,8 +1252,12 @@ def test_held_out_batches_of_another_size_and_mixed():
 def test_the_finder_says_why_it_found_nothing():
     f = learner().curvature_lr_find(lr_max=1e-3, n_steps=20)
     assert f.lr is None and not f.informative and 'not raised far enough' in repr(f)
-    learn = learner(); loss = learn.loss_func; n = [0]
-    def nan(p, y): n[0] += 1; return loss(p, y)*(math.nan if n[0]>12 else 1.)
+    learn = learner()
+    loss = learn.loss_func
+    n = [0]
+    def nan(p, y):
+        n[0] += 1
+        return loss(p, y)*(math.nan if n[0]>12 else 1.)
     learn.loss_func = nan
     f = learn.curvature_lr_find()
     assert f.lr is None and 'not finite' in repr(f)
@@ -981,7 +1266,8 @@ def test_the_finder_says_why_it_found_nothing():
     if not len(f.estimates):
         with pytest.raises(ValueError, match='every=40'): f.plot()
     with pytest.raises(ValueError, match='nothing to plot'): LRProbe(f.estimates[:0]).plot()
-    with pytest.raises(ValueError, match='no trainable parameter'): odd(lambda: linear().requires_grad_(False), X, Y, splitter=lambda m: [list(m.parameters())]).curvature_lr_find()
+    with pytest.raises(ValueError, match='no trainable parameter'):
+        odd(lambda: linear().requires_grad_(False), X, Y, splitter=lambda m: [list(m.parameters())]).curvature_lr_find()
     for kw in (dict(lr_min=0.), dict(lr_max=1e-9), dict(n_steps=3), dict(every=0), dict(alpha=0.)):
         with pytest.raises(ValueError, match=f'{list(kw)[0]}='): learner().curvature_lr_find(**kw)
 
@@ -1002,13 +1288,22 @@ class Stops(Callback):
     def __call__(self, event):
         if event==self.event: raise self.error()
 
-@pytest.mark.parametrize('cb', [OwnSteps, lambda: Stops('after_loss', CancelBatchException), lambda: Stops('before_step', CancelBatchException),
-    lambda: Stops('before_epoch', CancelEpochException), lambda: Stops('before_train', CancelTrainException)],
-    ids=['own steps','skips','no step','no epoch','no training'])
+@pytest.mark.parametrize(
+    'cb',
+    [
+        OwnSteps,
+        lambda: Stops('after_loss', CancelBatchException),
+        lambda: Stops('before_step', CancelBatchException),
+        lambda: Stops('before_epoch', CancelEpochException),
+        lambda: Stops('before_train', CancelTrainException),
+    ],
+    ids=['own steps', 'skips', 'no step', 'no epoch', 'no training'],
+)
 def test_the_finder_is_never_endless(cb):
     learn = learner(partial(SGD, mom=.9), cbs=cb())
     before = state_of_model(learn)
-    with pytest.raises(ValueError, match='optimizer step.*perhaps (OwnSteps|Stops)|cancels each epoch'): learn.curvature_lr_find()
+    with pytest.raises(ValueError, match='optimizer step.*perhaps (OwnSteps|Stops)|cancels each epoch'):
+        learn.curvature_lr_find()
     assert state_of_model(learn)==before and learn.opt is None
 
 @pytest.mark.parametrize('mode', ['paper','secant','probe'])
@@ -1113,7 +1408,14 @@ def test_bad_data_is_named():
 
 def test_values_that_a_log_axis_cannot_show_are_counted():
     import matplotlib.pyplot as plt
-    df = pd.DataFrame(dict(secant_slope=[1.]*5, secant_curvature=[1.,2,1,2,1], probe_slope=[1.,-1,1,1,1], probe_curvature=[1.,1,1,-1,2]))
+    df = pd.DataFrame(
+        dict(
+            secant_slope=[1.0] * 5,
+            secant_curvature=[1.0, 2, 1, 2, 1],
+            probe_slope=[1.0, -1, 1, 1, 1],
+            probe_curvature=[1.0, 1, 1, -1, 2],
+        )
+    )
     ax = CurvatureLR(df).plot()
     assert '2 of 5 not positive' in [t.get_text() for t in ax.texts]
     plt.close('all')
@@ -1123,10 +1425,24 @@ def test_reports_are_shown_alike():
     est = HessianFreeLR('probe', every=2)
     fit(learn, 1, lr=.05, cbs=est)
     for r in (est, learn.curvature_lr(3), learn.curvature_lr_find(n_steps=30)):
-        assert r._repr_html_().startswith('<b>') and repr(r).split(chr(10))[0].split(':')[0] in r._repr_html_() and len(r.table())
+        assert (
+            r._repr_html_().startswith('<b>')
+            and repr(r).split(chr(10))[0].split(':')[0] in r._repr_html_()
+            and len(r.table())
+        )
 
-@pytest.mark.parametrize('opt,bn,low', [(SGD,True,True), (partial(SGD, mom=.9),True,False), (Adam,True,False), (SGD,False,False),
-    (partial(OptimWrapper, opt=torch.optim.SGD),True,True), (_nesterov,True,False)], ids=['SGD','momentum','Adam','no BatchNorm','torch SGD','Nesterov'])
+@pytest.mark.parametrize(
+    'opt,bn,low',
+    [
+        (SGD, True, True),
+        (partial(SGD, mom=0.9), True, False),
+        (Adam, True, False),
+        (SGD, False, False),
+        (partial(OptimWrapper, opt=torch.optim.SGD), True, True),
+        (_nesterov, True, False),
+    ],
+    ids=['SGD', 'momentum', 'Adam', 'no BatchNorm', 'torch SGD', 'Nesterov'],
+)
 def test_values_that_are_known_to_be_low_are_marked(opt, bn, low):
     learn = learner(opt)
     if not bn: learn.model.body[1] = nn.Identity()
@@ -1134,14 +1450,18 @@ def test_values_that_are_known_to_be_low_are_marked(opt, bn, low):
     assert f.informative and ('3 to 35 times' in repr(f)) is low and ('3 to 35 times' in f._repr_html_()) is low
 
 def test_plots_and_reprs():
-    import matplotlib; matplotlib.use('Agg')
+    import matplotlib
+    matplotlib.use('Agg')
     for kw in (dict(every=2), dict(mode='probe', every=2), dict(every=2, by_layer=True)):
         est = HessianFreeLR(**kw)
         assert repr(est).startswith('HessianFreeLR(mode=')
         with pytest.raises(ValueError, match='no estimate'): est.plot()
         fit(learner(), 2, lr=.05, cbs=est)
         assert est.plot().get_ylabel()=='learning rate' and repr(est)
-    assert learner().curvature_lr(3).plot().get_xscale()=='log' and learner().curvature_lr_find().plot().get_yscale()=='log'
+    assert (
+        learner().curvature_lr(3).plot().get_xscale() == 'log'
+        and learner().curvature_lr_find().plot().get_yscale() == 'log'
+    )
 
 @pytest.mark.parametrize('call', ['curvature_lr','curvature_lr_find'])
 def test_the_users_log_file_is_not_touched(call, tmp_path):

@@ -101,7 +101,7 @@ def test_a_late_start_before_a_late_collapse_asks_for_more_steps():
 
 @pytest.mark.parametrize('end,answer', [(1.,None), (1.5,None), (1.8,True), (3.,True)])
 def test_the_last_lr_before_a_collapse(end, answer):
-    "Ending the sweep early makes no answer that the whole one contradicts: it collapses at 3.1, after more than a decade"
+    "Ending the sweep early makes no answer that the whole one contradicts: it collapses at 3.1, after a decade"
     x = np.linspace(0, end, 61)
     v = verdict(x, rise(.1)(x))
     assert v.feasible is answer and (answer or v.rerun['lr_max'] > end)
@@ -191,11 +191,15 @@ def collapse(at, when, to=.1): return lambda t: np.where(t<when, rise(at)(t), to
 fast = settings(deadline=None, max_examples=60)
 
 @fast
-@given(n=sizes, at=st.floats(.005, .03), lr_max=st.floats(1e-3, 100), noise=st.floats(0, .05), seed=seeds)
-@example(n=161, at=.015625, lr_max=1., noise=.03125, seed=175) # five neighbours at a tenth of the sweep, four of them 2.5 sd high: for the verdict a peak
-@example(n=400, at=.005, lr_max=3., noise=0., seed=0) # the score is at its ceiling, to the last bit
+@given(n=sizes, at=st.floats(0.005, 0.03), lr_max=st.floats(1e-3, 100), noise=st.floats(0, 0.05), seed=seeds)
+@example(
+    n=161, at=0.015625, lr_max=1.0, noise=0.03125, seed=175
+)  # five neighbours at a tenth of the sweep, four of them 2.5 sd high: for the verdict a peak
+@example(n=400, at=0.005, lr_max=3.0, noise=0.0, seed=0)  # the score is at its ceiling, to the last bit
 def test_plateau_over_a_decade(n, at, lr_max, noise, seed):
-    "Yes; with few points the plateau may begin between two. Noise may make a peak of a part of the plateau, so `lr_max` is somewhere on it"
+    """Yes; with few points the plateau may begin between two.
+
+    Noise may make a peak of a part of the plateau, so `lr_max` is somewhere on it"""
     v = verdict(*curve(rise(at), n, lr_max, noise, seed))
     assert v.feasible is True or n < 40 and v.feasible is None
     assert v.plateau[0] < v.lr_max <= lr_max/2 and (noise or v.lr_max==lr_max/2)
@@ -218,13 +222,23 @@ def test_a_bound_that_the_sweep_sets_is_named():
     x,said = np.linspace(0, 3, 61),'half of the last LR'
     y = rise(.03)(x/3)
     v = verdict(x, y)
-    assert v.feasible and v.lr_max==1.5 and said in v.reason and 'sweep further' in repr(v) and v.rerun is None and v.advice==''
+    assert (
+        v.feasible
+        and v.lr_max == 1.5
+        and said in v.reason
+        and 'sweep further' in repr(v)
+        and v.rerun is None
+        and v.advice == ''
+    )
     assert verdict(2*x, y).lr_max==3. # it is the sweep's
     for other in (np.where(x>2.8, .1, y), np.where(x>2.8, np.nan, y), np.where(x>1., y-.03, y), rise(.2)(x)):
         v = verdict(x, other)
         assert said not in repr(v) and (v.feasible is None or v.lr_max<1.5)
     nan = np.full(61, np.nan)
-    assert said in repr(RangeTest(x, y, nan, nan, 'accuracy', False)) and RangeTest(x, y, nan, nan, 'accuracy', False).rerun=={}
+    assert (
+        said in repr(RangeTest(x, y, nan, nan, 'accuracy', False))
+        and RangeTest(x, y, nan, nan, 'accuracy', False).rerun == {}
+    )
 
 @fast
 @given(n=sizes, noise=st.floats(0, .03), seed=seeds)
@@ -294,8 +308,14 @@ def test_gaps_are_left_out():
     assert verdict(x, y).plateau == verdict(x[ok], y[ok]).plateau
 
 @settings(deadline=None, max_examples=200)
-@given(y=st.one_of(arrays(float, st.integers(1, 60), elements=st.floats(width=32)), arrays(float, st.integers(1, 60), elements=st.sampled_from([0., .1, .5, 1., math.nan]))),
-       loss=st.booleans(), low=st.booleans())
+@given(
+    y=st.one_of(
+        arrays(float, st.integers(1, 60), elements=st.floats(width=32)),
+        arrays(float, st.integers(1, 60), elements=st.sampled_from([0.0, 0.1, 0.5, 1.0, math.nan])),
+    ),
+    loss=st.booleans(),
+    low=st.booleans(),
+)
 def test_any_curve_gets_an_answer(y, loss, low):
     x = np.linspace(0, 1, len(y)) if len(y)>1 else np.zeros(1)
     v = verdict(x, y, y if loss else None, low)
@@ -305,8 +325,18 @@ def test_any_curve_gets_an_answer(y, loss, low):
     assert v.plateau is None or 0 < v.plateau[0] <= v.plateau[1] <= 1
     assert pickle.loads(pickle.dumps(v)) == v and repr(v)
 
-@pytest.mark.parametrize('lrs,scores,match', [([0,1,2], [1,2], 'scores'), ([0,2,1,3], [1]*4, 'lrs'), ([0,1,math.nan], [1]*3, 'lrs'),
-                                               ([-1,0,1], [1]*3, 'lrs'), ([[0,1],[2,3]], [[0,1],[2,3]], 'lrs'), (['a']*3, [1]*3, 'lrs'), ([0,1,2], ['a']*3, 'scores')])
+@pytest.mark.parametrize(
+    'lrs,scores,match',
+    [
+        ([0, 1, 2], [1, 2], 'scores'),
+        ([0, 2, 1, 3], [1] * 4, 'lrs'),
+        ([0, 1, math.nan], [1] * 3, 'lrs'),
+        ([-1, 0, 1], [1] * 3, 'lrs'),
+        ([[0, 1], [2, 3]], [[0, 1], [2, 3]], 'lrs'),
+        (['a'] * 3, [1] * 3, 'lrs'),
+        ([0, 1, 2], ['a'] * 3, 'scores'),
+    ],
+)
 def test_bad_curves(lrs, scores, match):
     with pytest.raises(ValueError, match=match): verdict(lrs, scores)
     with pytest.raises(ValueError, match='losses'): verdict([0,1], [0,1], [1])
@@ -331,20 +361,31 @@ def test_against_a_naive_loop():
     y = (x[:,0]>0).long() + (x[:,1]>.5).long()
     ds = [(x[i],y[i]) for i in range(160)]
     model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
-    dls = DataLoaders(DataLoader(ds[:120], bs=10, num_workers=0), DataLoader(ds[120:], bs=16, num_workers=0), device='cpu')
-    learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.8, wd=.01), metrics=accuracy)
+    dls = DataLoaders(
+        DataLoader(ds[:120], bs=10, num_workers=0), DataLoader(ds[120:], bs=16, num_workers=0), device='cpu'
+    )
+    learn = Learner(
+        dls, model, loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=0.8, wd=0.01), metrics=accuracy
+    )
     kw = dict(lr_max=.5, n_steps=36, n_evals=9, n_valid=40, show_plot=False)
     res = learn.lr_range_test(bn_stats='running', **kw)
     lrs = [.5*k/36 for k in range(1, 37)]
-    rows,losses,_ = naive.sweep(model, F.cross_entropy, list(dls.train)*3, list(dls.valid), lrs, mom=.8, wd=.01, due=set(range(4, 37, 4)))
+    rows, losses, _ = naive.sweep(
+        model, F.cross_entropy, list(dls.train) * 3, list(dls.valid), lrs, mom=0.8, wd=0.01, due=set(range(4, 37, 4))
+    )
     assert np.allclose(res.lrs, [.5*s/36 for s,_,_ in rows])
     assert np.allclose(res.valid_losses, [l for _,l,_ in rows], rtol=1e-4)
     assert np.allclose(res.scores, [a for _,_,a in rows], atol=1e-7)
     assert np.allclose(res.step_losses, losses, rtol=1e-4) and np.allclose(res.step_lrs, lrs)
-    assert np.isnan(res.train_losses[0]) and np.allclose(res.train_losses[1:], np.array(losses).reshape(9,4).mean(1), rtol=1e-4)
-    assert np.allclose(learn.validate(), [rows[0][1], rows[0][2]], atol=1e-6) # the untrained row is what validate() says
+    assert np.isnan(res.train_losses[0]) and np.allclose(
+        res.train_losses[1:], np.array(losses).reshape(9, 4).mean(1), rtol=1e-4
+    )
+    # the untrained row is what validate() says
+    assert np.allclose(learn.validate(), [rows[0][1], rows[0][2]], atol=1e-6)
     batch = learn.lr_range_test(bn_stats='batch', **kw)
-    assert np.allclose(batch.step_losses, losses, rtol=1e-4) and not np.allclose(batch.valid_losses, res.valid_losses, rtol=1e-2)
+    assert np.allclose(batch.step_losses, losses, rtol=1e-4) and not np.allclose(
+        batch.valid_losses, res.valid_losses, rtol=1e-2
+    )
 
 def small(kind='sgd', **kwargs):
     learn = busy_learner(kind, **kwargs)
@@ -355,7 +396,11 @@ def test_shapes_and_settings():
     res = learn.lr_range_test(**kw)
     assert res.lrs.shape == res.scores.shape == res.train_losses.shape == res.valid_losses.shape == (5,)
     assert np.allclose(res.lrs, [0,.05,.1,.15,.2]) and len(res.step_losses) == len(res.step_lrs) == 12
-    assert res.metric=='mae' and res.lower_is_better and list(res.table().columns)==['lr','mae','valid_loss','train_loss']
+    assert (
+        res.metric == 'mae'
+        and res.lower_is_better
+        and list(res.table().columns) == ['lr', 'mae', 'valid_loss', 'train_loss']
+    )
     assert (res.lr_max, res.lr_min) == (res.verdict.lr_max, res.verdict.lr_min)
     assert res.settings == dict(lr_max=.2, lr_min=0., metric='mae', n_steps=12, n_evals=4, n_valid=16, bn_stats='batch')
     assert res.min_steps is None if res.lr_max is None else -.01 < res.min_steps-2*res.lr_max*12/.2 < 1.01
@@ -370,14 +415,21 @@ def test_what_is_chosen():
     for n_steps,items,available in ((200,64,500), (200,8,10**6), (5000,256,50_000), (200,1,10)):
         e,v = _how_much(n_steps, None, None, items, available)
         assert e*v <= max(n_steps*items, e) and 1 <= v <= available and 1 <= e <= n_steps
-        assert _how_much(n_steps, 10, None, items, available)[0]==10 and _how_much(n_steps, None, 5, items, available)[1]==5
+        assert (
+            _how_much(n_steps, 10, None, items, available)[0] == 10
+            and _how_much(n_steps, None, 5, items, available)[1] == 5
+        )
     big = make_learner(n=1000, bs=4) # an epoch has more than 200 steps
     assert big.lr_range_test(.1, n_evals=5, show_plot=False).settings['n_steps']==250
 
 def test_rerun_is_a_call():
     learn,_ = small()
     res = learn.lr_range_test(1e-6, n_steps=30, show_plot=False)
-    assert res.verdict.feasible is None and res.rerun and set(res.rerun) <= {'lr_max','lr_min','n_steps','n_evals','n_valid'}
+    assert (
+        res.verdict.feasible is None
+        and res.rerun
+        and set(res.rerun) <= {'lr_max', 'lr_min', 'n_steps', 'n_evals', 'n_valid'}
+    )
     learn.lr_range_test(**{**res.rerun, 'show_plot':False})
 
 @pytest.mark.parametrize('advice,expected', [
@@ -393,14 +445,28 @@ def test_rerun_keeps_what_the_advice_does_not_change(advice, expected):
     res.verdict.rerun = advice
     assert res.rerun==expected
 
-@pytest.mark.parametrize('metrics,metric,name,low', [
-    ([mae, accuracy], None, 'accuracy', False), ([mae], None, 'mae', True), ([], None, 'loss', True), ([mae, rmse], 'loss', 'loss', True),
-    ([error_rate], None, 'error_rate', True), ([error_rate, accuracy], 'error_rate', 'error_rate', True), ([], accuracy, 'accuracy', False)])
+@pytest.mark.parametrize(
+    'metrics,metric,name,low',
+    [
+        ([mae, accuracy], None, 'accuracy', False),
+        ([mae], None, 'mae', True),
+        ([], None, 'loss', True),
+        ([mae, rmse], 'loss', 'loss', True),
+        ([error_rate], None, 'error_rate', True),
+        ([error_rate, accuracy], 'error_rate', 'error_rate', True),
+        ([], accuracy, 'accuracy', False),
+    ],
+)
 def test_metric(metrics, metric, name, low):
     x = torch.randn(40, 4)
     ds = [(a, (a[0]>0).long()) for a in x]
-    learn = Learner(DataLoaders.from_dsets(ds, ds, bs=8, device='cpu'), nn.Linear(4, 2), loss_func=CrossEntropyLossFlat(), opt_func=SGD, metrics=[m for m in metrics if m not in (mae,rmse)] or
-                    [partial_named(m) for m in metrics])
+    learn = Learner(
+        DataLoaders.from_dsets(ds, ds, bs=8, device='cpu'),
+        nn.Linear(4, 2),
+        loss_func=CrossEntropyLossFlat(),
+        opt_func=SGD,
+        metrics=[m for m in metrics if m not in (mae, rmse)] or [partial_named(m) for m in metrics],
+    )
     res = learn.lr_range_test(.5, n_steps=10, n_evals=5, metric=metric, show_plot=False)
     assert (res.metric,res.lower_is_better)==(name,low)
     if low: assert res.scores[-1] < res.scores[0]
@@ -414,10 +480,30 @@ def test_another_direction_can_be_given():
     learn,kw = small()
     assert learn.lr_range_test(**kw, lower_is_better=False).lower_is_better is False
 
-@pytest.mark.parametrize('kw,name', [(dict(lr_max=0), 'lr_max'), (dict(lr_max=1, lr_min=2), 'lr_max'), (dict(lr_min=-1), 'lr_min'), (dict(n_steps=0), 'n_steps'), (dict(n_steps=2.5), 'n_steps'),
-    (dict(n_evals=0), 'n_evals'), (dict(n_steps=10, n_evals=11), 'n_evals'), (dict(n_valid=0), 'n_valid'), (dict(mom=1.), 'mom'), (dict(wd=-1), 'wd'), (dict(bn_stats='both'), 'bn_stats'),
-    (dict(metric='accuracy'), 'metric'), (dict(metric=3), 'metric'), (dict(stop_div='x'), 'stop_div'), (dict(lower_is_better='no'), 'lower_is_better'), (dict(state_file=3), 'state_file'),
-    (dict(state_file=__file__), 'state_file'), (dict(lr_max=math.inf), 'lr_max'), (dict(lr_max='3'), 'lr_max')])
+@pytest.mark.parametrize(
+    'kw,name',
+    [
+        (dict(lr_max=0), 'lr_max'),
+        (dict(lr_max=1, lr_min=2), 'lr_max'),
+        (dict(lr_min=-1), 'lr_min'),
+        (dict(n_steps=0), 'n_steps'),
+        (dict(n_steps=2.5), 'n_steps'),
+        (dict(n_evals=0), 'n_evals'),
+        (dict(n_steps=10, n_evals=11), 'n_evals'),
+        (dict(n_valid=0), 'n_valid'),
+        (dict(mom=1.0), 'mom'),
+        (dict(wd=-1), 'wd'),
+        (dict(bn_stats='both'), 'bn_stats'),
+        (dict(metric='accuracy'), 'metric'),
+        (dict(metric=3), 'metric'),
+        (dict(stop_div='x'), 'stop_div'),
+        (dict(lower_is_better='no'), 'lower_is_better'),
+        (dict(state_file=3), 'state_file'),
+        (dict(state_file=__file__), 'state_file'),
+        (dict(lr_max=math.inf), 'lr_max'),
+        (dict(lr_max='3'), 'lr_max'),
+    ],
+)
 def test_bad_arguments(kw, name):
     learn = busy_learner()
     before = fingerprint(learn)
@@ -432,26 +518,46 @@ def test_momentum_and_weight_decay_are_set_for_the_test():
     learn.add_cb(Look())
     learn.lr_range_test(**kw, mom=.5, wd=.25)
     assert set(seen)=={(.5,.25)}
-    seen.clear(); learn.lr_range_test(**kw)
+    seen.clear()
+    learn.lr_range_test(**kw)
     assert set(seen)=={(.9,1e-2)} and learn.opt is None
     with pytest.raises(ValueError, match='momentum'): make_learner(opt_func=SGD).lr_range_test(mom=.5)
 
-wrapped = {k:partial(OptimWrapper, opt=partial(getattr(torch.optim, k), **kw)) for k,kw in dict(SGD=dict(momentum=.9, nesterov=True), ASGD={}, AdamW={}, RMSprop={}).items()}
+wrapped = {
+    k: partial(OptimWrapper, opt=partial(getattr(torch.optim, k), **kw))
+    for k, kw in dict(SGD=dict(momentum=0.9, nesterov=True), ASGD={}, AdamW={}, RMSprop={}).items()
+}
 
-@pytest.mark.parametrize('opt', [Adam, ranger, RMSProp, Lamb, wrapped['AdamW'], wrapped['RMSprop']], ids='Adam ranger RMSProp Lamb torch-AdamW torch-RMSprop'.split())
+@pytest.mark.parametrize(
+    'opt',
+    [Adam, ranger, RMSProp, Lamb, wrapped['AdamW'], wrapped['RMSprop']],
+    ids='Adam ranger RMSProp Lamb torch-AdamW torch-RMSprop'.split(),
+)
 def test_optimizers_that_divide_by_the_size_of_the_gradient(opt):
-    "A range of their own by default, a warning before the first step of a sweep that is for SGD, and a note on every result"
+    "A range of their own by default, a warning before a sweep that is for SGD, and a note on every result"
     learn,kw = make_learner(opt),dict(n_steps=8, n_evals=4, show_plot=False)
     class Boom(Callback):
         def before_batch(self): raise RuntimeError('boom')
-    with pytest.warns(UserWarning, match='lr_max=3 is for SGD.*give it an lr_max from 0.01 to 0.1'), pytest.raises(RuntimeError):
+    with (
+        pytest.warns(UserWarning, match='lr_max=3 is for SGD.*give it an lr_max from 0.01 to 0.1'),
+        pytest.raises(RuntimeError),
+    ):
         with learn.added_cbs(Boom()): learn.lr_range_test(3., **kw)
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         res = learn.lr_range_test(**kw)
-    assert res.settings['lr_max']==.1 and 'Adam-like' in repr(res) and 'Adam-like' in res._repr_html_() and learn.opt is None
+    assert (
+        res.settings['lr_max'] == 0.1
+        and 'Adam-like' in repr(res)
+        and 'Adam-like' in res._repr_html_()
+        and learn.opt is None
+    )
 
-@pytest.mark.parametrize('opt', [SGD, partial(SGD, mom=.9), wrapped['SGD'], wrapped['ASGD'], partial(OptimWrapper, opt=torch.optim.SGD)], ids='SGD momentum torch-Nesterov torch-ASGD torch-SGD'.split())
+@pytest.mark.parametrize(
+    'opt',
+    [SGD, partial(SGD, mom=0.9), wrapped['SGD'], wrapped['ASGD'], partial(OptimWrapper, opt=torch.optim.SGD)],
+    ids='SGD momentum torch-Nesterov torch-ASGD torch-SGD'.split(),
+)
 def test_nothing_is_said_of_sgd(opt):
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
@@ -509,7 +615,12 @@ def test_skipped_steps_do_not_count():
 def test_no_held_out_data():
     learn = make_learner(n_valid=0)
     res = learn.lr_range_test(.1, n_steps=20, n_evals=10, show_plot=False)
-    assert res.metric=='training loss' and res.lower_is_better and np.isfinite(res.scores).all() and np.isnan(res.valid_losses).all()
+    assert (
+        res.metric == 'training loss'
+        and res.lower_is_better
+        and np.isfinite(res.scores).all()
+        and np.isnan(res.valid_losses).all()
+    )
     assert 'no held-out data' in repr(res)
     only = make_learner()
     only.dls = DataLoaders(only.dls.train, device='cpu')
@@ -548,9 +659,19 @@ def test_loaders_of_all_kinds():
     ds = list(zip(x, y))
     class Stream(IterableDataset):
         def __iter__(self): return iter(ds)
-    for dl in (DataLoader(ds, bs=16), DataLoader(ds, bs=16, drop_last=True), TorchDL(ds, 16), tensor_dls((x,y), (x,y), 16, 'cpu').valid, TfmdDL(ds, bs=16)):
+    for dl in (
+        DataLoader(ds, bs=16),
+        DataLoader(ds, bs=16, drop_last=True),
+        TorchDL(ds, 16),
+        tensor_dls((x, y), (x, y), 16, 'cpu').valid,
+        TfmdDL(ds, bs=16),
+    ):
         a,b = held_out_batches(dl, 40),held_out_batches(dl, 40)
-        assert n_items(dl)==100 and [len(o[1]) for o in a]==[16,16,8] and all(torch.equal(p[0], q[0]) for p,q in zip(a, b))
+        assert (
+            n_items(dl) == 100
+            and [len(o[1]) for o in a] == [16, 16, 8]
+            and all(torch.equal(p[0], q[0]) for p, q in zip(a, b))
+        )
         assert all(0 < o[1].float().mean() < 1 for o in a) and len(torch.cat([o[0] for o in a]).unique())==40
         assert sum(len(o[1]) for o in held_out_batches(dl, 1000))==100
     for dl in (DataLoader(Stream(), bs=16), TorchDL(Stream(), 16)):
@@ -568,7 +689,8 @@ def test_given_held_out_batches(kind):
     items = list(zip(x, x.sum(1, keepdim=True)))
     mine = DataLoader(items, bs=4, num_workers=0)
     other.dls.loaders[1] = mine
-    kw = dict(lr_max=.1, n_steps=20, n_evals=10, bn_stats='running', show_plot=False) # the order of the items matters not
+    # the order of the items matters not
+    kw = dict(lr_max=.1, n_steps=20, n_evals=10, bn_stats='running', show_plot=False)
     expected = other.lr_range_test(n_valid=16, **kw)
     if kind=='no validation set': learn.dls = DataLoaders(learn.dls.train, device='cpu')
     valid = {'torch loader':torch.utils.data.DataLoader(items, 4), 'list':list(mine)}.get(kind, mine)
@@ -597,8 +719,16 @@ def ink(scale=1.):
 
 quick = dict(n_steps=60, n_evals=20, n_valid=128, show_plot=False)
 
-@pytest.mark.parametrize('make,lr', [(lambda: digit_learner(ink(), 1, MSELossFlat()), None), (lambda: digit_learner(ink(10.), 1, MSELossFlat()), None),
-                                     (digit_learner, 100.), (digit_learner, 1e6)], ids=['regression','larger targets','LR 100','LR 1e6'])
+@pytest.mark.parametrize(
+    'make,lr',
+    [
+        (lambda: digit_learner(ink(), 1, MSELossFlat()), None),
+        (lambda: digit_learner(ink(10.0), 1, MSELossFlat()), None),
+        (digit_learner, 100.0),
+        (digit_learner, 1e6),
+    ],
+    ids=['regression', 'larger targets', 'LR 100', 'LR 1e6'],
+)
 def test_advice_makes_progress(make, lr):
     "It goes towards the LR at which the last test diverged, until a test sees something"
     kw,seen = dict(lr_max=lr),[]
@@ -633,18 +763,33 @@ class Stops(Callback):
 def test_a_callback_that_steps_by_itself_is_measured():
     "As the same steps by fastai's own loop"
     res,own = (digit_learner(cbs=cbs).lr_range_test(**quick) for cbs in (None,OwnSteps()))
-    assert np.allclose(res.scores, own.scores) and np.allclose(res.step_losses, own.step_losses) and len(own.step_losses)==60
+    assert (
+        np.allclose(res.scores, own.scores)
+        and np.allclose(res.step_losses, own.step_losses)
+        and len(own.step_losses) == 60
+    )
 
-@pytest.mark.parametrize('stop_div', [True,False])
-@pytest.mark.parametrize('event,error', [('after_loss',CancelBatchException), ('before_batch',CancelBatchException), ('before_step',CancelStepException),
-    ('before_step',CancelBatchException), ('before_epoch',CancelEpochException), ('before_train',CancelTrainException), ('after_pred',CancelTrainException)])
+@pytest.mark.parametrize('stop_div', [True, False])
+@pytest.mark.parametrize(
+    'event,error',
+    [
+        ('after_loss', CancelBatchException),
+        ('before_batch', CancelBatchException),
+        ('before_step', CancelStepException),
+        ('before_step', CancelBatchException),
+        ('before_epoch', CancelEpochException),
+        ('before_train', CancelTrainException),
+        ('after_pred', CancelTrainException),
+    ],
+)
 def test_no_test_is_endless(event, error, stop_div):
     learn = digit_learner(cbs=Stops(event, error))
     before = fingerprint(learn)
     if (event,stop_div)==('before_step',True) and error is CancelStepException:
         assert learn.lr_range_test(**quick).diverged # as a gradient scaler that never finds its scale
     else:
-        with pytest.raises(ValueError, match='optimizer step.*perhaps Stops|cancels each epoch'): learn.lr_range_test(**quick, stop_div=stop_div)
+        with pytest.raises(ValueError, match='optimizer step.*perhaps Stops|cancels each epoch'):
+            learn.lr_range_test(**quick, stop_div=stop_div)
     same(before, fingerprint(learn))
 
 def rare(share_, n=600):
@@ -658,11 +803,16 @@ def rare(share_, n=600):
         return x[i],(y[i]==8).long()
     return pick('train', n),pick('tune', 250)
 
-def deep(): return nn.Sequential(nn.Flatten(), *[o for _ in range(3) for o in (nn.Linear(64, 64), nn.ReLU())], nn.Linear(64, 2))
+def deep():
+    return nn.Sequential(nn.Flatten(), *[o for _ in range(3) for o in (nn.Linear(64, 64), nn.ReLU())], nn.Linear(64, 2))
 
-@pytest.mark.parametrize('metric,value', [(accuracy,.96), (error_rate,.04), (BalancedAccuracy(),.5), (F1Score(),0.), ('loss',None)], ids=str)
+@pytest.mark.parametrize(
+    'metric,value',
+    [(accuracy, 0.96), (error_rate, 0.04), (BalancedAccuracy(), 0.5), (F1Score(), 0.0), ('loss', None)],
+    ids=str,
+)
 def test_the_share_of_the_larger_class_is_no_learning(metric, value):
-    "What always answering the largest class scores, by each metric; a network that does no better is no reason for a yes"
+    "What always answering the largest class scores, by each metric; who does no better is no reason for a yes"
     for seed in range(2):
         res = digit_learner(rare(.04), model=deep(), seed=seed).lr_range_test(metric=metric, **{**quick, 'n_valid':250})
         if value is None: value = -(.04*math.log(.04)+.96*math.log(.96))
@@ -676,21 +826,28 @@ def test_a_verdict_above_the_constant_answer():
     v = verdict(x, y, constant=.96)
     assert v.feasible is None and v.lr_max is None and 'largest class' in v.reason and v.rerun
     assert verdict(x, 1-y, lower_is_better=True, constant=.04).feasible is None
-    rising = np.where(x==0, .1, .96+.03*(1-np.exp(-x/.05))) # better than the larger class from .05 on, at its best to the end
+    # better than the larger class from .05 on, at its best to the end
+    rising = np.where(x==0, .1, .96+.03*(1-np.exp(-x/.05)))
     assert verdict(x, rising).plateau[0] < verdict(x, rising, constant=.96).plateau[0]
     with pytest.raises(ValueError, match='constant='): verdict(x, y, constant='much')
 
 def test_the_constant_answer_of_other_targets():
     "The mean of a regression, the share of each label, the commonest class of a pixel; none of two targets"
     (x,y),(xv,yv) = ink()
-    res = digit_learner(((x,y),(xv,yv)), 1, MSELossFlat()).lr_range_test(.01, n_valid=len(yv), n_steps=20, n_evals=5, show_plot=False)
+    res = digit_learner(((x, y), (xv, yv)), 1, MSELossFlat()).lr_range_test(
+        0.01, n_valid=len(yv), n_steps=20, n_evals=5, show_plot=False
+    )
     assert res.constant==pytest.approx(yv.var(correction=0).item(), rel=1e-3)
     many = [(x, (x.flatten(1)>1).float()) for x in (x,xv)]
-    res = digit_learner(many, 64, BCEWithLogitsLossFlat(), metrics=accuracy_multi).lr_range_test(.1, **{**quick, 'n_valid':297})
+    res = digit_learner(many, 64, BCEWithLogitsLossFlat(), metrics=accuracy_multi).lr_range_test(
+        0.1, **{**quick, 'n_valid': 297}
+    )
     p = many[1][1].mean(0)
     assert res.constant==pytest.approx(torch.maximum(p, 1-p).mean().item(), abs=1e-3)
     pixels = [(x, (x[:,0]>0).long()) for x in (x,xv)]
-    res = digit_learner(pixels, model=nn.Conv2d(1, 2, 3, padding=1), loss_func=CrossEntropyLossFlat(axis=1), metrics=foreground_acc).lr_range_test(.1, **quick)
+    res = digit_learner(
+        pixels, model=nn.Conv2d(1, 2, 3, padding=1), loss_func=CrossEntropyLossFlat(axis=1), metrics=foreground_acc
+    ).lr_range_test(0.1, **quick)
     assert res.constant in (0.,1.) # of the foreground alone
 
 class Odd(Metric):
@@ -700,8 +857,15 @@ class Odd(Metric):
     @property
     def value(self): return self.v
 
-@pytest.mark.parametrize('metric,gives', [(F1Score(average=None), r'f1_score.*array of shape \(10,\)'), (Odd({'a':1}), "odd.*{'a': 1}"), (Odd(None), 'odd.*None')],
-                         ids=['per class','dict','none'])
+@pytest.mark.parametrize(
+    'metric,gives',
+    [
+        (F1Score(average=None), r'f1_score.*array of shape \(10,\)'),
+        (Odd({'a': 1}), "odd.*{'a': 1}"),
+        (Odd(None), 'odd.*None'),
+    ],
+    ids=['per class', 'dict', 'none'],
+)
 def test_a_metric_that_is_no_number(metric, gives):
     learn = digit_learner(metrics=metric)
     before = fingerprint(learn)
@@ -713,7 +877,8 @@ class SkipsBadBatches(Callback):
     run_valid = False
     def __init__(self, event): self.event = event
     def __call__(self, event):
-        if event==self.event and self.learn.training and not torch.isfinite(self.learn.yb[0]).all(): raise CancelBatchException()
+        if event==self.event and self.learn.training and not torch.isfinite(self.learn.yb[0]).all():
+            raise CancelBatchException()
 
 def with_gaps():
     (x,y),valid = ink(.01)
@@ -728,16 +893,28 @@ def test_the_loss_of_a_skipped_batch_does_not_count(event):
 def test_bad_data_is_no_divergence():
     def negative(p, y): return (p.clamp(min=0)+1).log().sub((y-.5).log()).square().mean() # the log of a negative number
     (x,y),valid = with_gaps()
-    for data,loss in ((((x,y),valid), MSELossFlat()), (((x, torch.where(y.isnan(), -5., 2.)), (valid[0], 2+0*valid[1])), negative)):
+    for data, loss in (
+        (((x, y), valid), MSELossFlat()),
+        (((x, torch.where(y.isnan(), -5.0, 2.0)), (valid[0], 2 + 0 * valid[1])), negative),
+    ):
         res = digit_learner(data, 1, loss).lr_range_test(3., n_steps=600, n_evals=20, n_valid=128, show_plot=False)
-        assert res.diverged is None and res.verdict.feasible is None and 'look at the data' in repr(res) and res.rerun=={}
+        assert (
+            res.diverged is None
+            and res.verdict.feasible is None
+            and 'look at the data' in repr(res)
+            and res.rerun == {}
+        )
     x[::100] = math.nan
-    assert 'look at the data' in repr(digit_learner(((x, torch.ones(len(x), 1)), valid), 1, MSELossFlat()).lr_range_test(**quick))
+    assert 'look at the data' in repr(
+        digit_learner(((x, torch.ones(len(x), 1)), valid), 1, MSELossFlat()).lr_range_test(**quick)
+    )
     assert digit_learner().lr_range_test(1e12, **quick).diverged # and a divergence is one
 
 class Reads(nn.Module):
     "A network whose inputs are lists of strings"
-    def __init__(self): super().__init__(); self.net = nn.Linear(64, 10)
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(64, 10)
     def forward(self, x): return self.net(torch.tensor([[float(v) for v in o.split()] for o in x]))
 
 @pytest.mark.parametrize('as_input', ['strings','a dict of strings'])
@@ -776,10 +953,15 @@ def test_an_evaluation_keeps_state_apart(bs):
     states = []
     class Watch(Callback):
         order,run_valid = 5,False
-        def before_batch(self): states.append((self.learn.model.calls, self.learn.model.cache.get('last'), self.learn.counts.n))
+        def before_batch(self):
+            states.append((self.learn.model.calls, self.learn.model.cache.get('last'), self.learn.counts.n))
     def make(*cbs):
         set_seed(0)
-        dls = DataLoaders(tensor_dls((x[:640],y[:640]), (x[:64],y[:64]), 64, 'cpu').train, DataLoader(list(zip(xv[:256],yv[:256])), bs=bs, num_workers=0), device='cpu')
+        dls = DataLoaders(
+            tensor_dls((x[:640], y[:640]), (x[:64], y[:64]), 64, 'cpu').train,
+            DataLoader(list(zip(xv[:256], yv[:256])), bs=bs, num_workers=0),
+            device='cpu',
+        )
         return Learner(dls, Remembers(), CrossEntropyLossFlat(), opt_func=SGD, cbs=[ModelResetter(),Counts(),*cbs])
     learn = make(Watch())
     learn.counts # by its name
@@ -806,7 +988,12 @@ def test_negative_losses_are_drawn():
 def test_reports_are_shown_alike():
     x = np.linspace(0, 3, 61)
     for v in (verdict(x, .1+.7*(1-np.exp(-x/.05))), verdict(x, 0*x)):
-        assert v._repr_html_().startswith('<b>') and len(v.table())==1 and v.plot().get_xlabel()=='learning rate' and pickle.loads(pickle.dumps(v))==v
+        assert (
+            v._repr_html_().startswith('<b>')
+            and len(v.table()) == 1
+            and v.plot().get_xlabel() == 'learning rate'
+            and pickle.loads(pickle.dumps(v)) == v
+        )
 
 # ---- nothing is disturbed ----
 
@@ -818,7 +1005,17 @@ def range_test(**kwargs):
 @pytest.mark.parametrize('kind', kinds)
 def test_undisturbed(kind, trained, tmp_path): twins(kind, tmp_path, range_test(), trained)
 
-@pytest.mark.parametrize('kw', [dict(lr_max=1e12), dict(bn_stats='running'), dict(mom=.5, wd=.1), dict(metric='loss'), dict(lr_max=1e12, stop_div=False)], ids=str)
+@pytest.mark.parametrize(
+    'kw',
+    [
+        dict(lr_max=1e12),
+        dict(bn_stats='running'),
+        dict(mom=0.5, wd=0.1),
+        dict(metric='loss'),
+        dict(lr_max=1e12, stop_div=False),
+    ],
+    ids=str,
+)
 def test_undisturbed_by(kw, tmp_path): twins('sgd', tmp_path, range_test(**kw))
 
 @pytest.mark.parametrize('error', [RuntimeError('in the model'), KeyboardInterrupt()], ids=['error','interrupt'])
@@ -845,7 +1042,13 @@ class Cancel(Callback):
     def __call__(self, event):
         if event==self.event and self.when(self): raise self.error()
 
-@pytest.mark.parametrize('event,error,match', [('before_validate', CancelValidException, 'cancels validation'), ('before_fit', CancelFitException, 'before its first batch')])
+@pytest.mark.parametrize(
+    'event,error,match',
+    [
+        ('before_validate', CancelValidException, 'cancels validation'),
+        ('before_fit', CancelFitException, 'before its first batch'),
+    ],
+)
 def test_callbacks_that_leave_nothing_to_measure(event, error, match):
     learn,kw = small()
     before = fingerprint(learn)
@@ -891,7 +1094,8 @@ def test_batchnorm_that_is_frozen_in_training_is_frozen_in_evaluations():
     learn.lr_range_test(**kw)
     assert modes and not any(modes)
     learn.remove_cb(learn.freeze)
-    modes.clear(); learn.lr_range_test(**kw)
+    modes.clear()
+    learn.lr_range_test(**kw)
     assert modes and all(modes)
 
 def test_a_trained_network_does_not_diverge_early():
@@ -963,7 +1167,8 @@ script = """
     model = learn.model
     with learn.no_bar(): res = learn.lr_range_test(.3, n_steps=30, n_evals=10)
     assert learn.model is model
-    print('RESULT', [round(v, 6) for v in res.scores.tolist()], [round(v, 6) for v in res.step_losses.tolist()], res.verdict, flush=True)
+    scores,losses = ([round(v, 6) for v in o.tolist()] for o in (res.scores,res.step_losses))
+    print('RESULT', scores, losses, res.verdict, flush=True)
     dist.destroy_process_group()
 """
 
@@ -971,9 +1176,19 @@ def test_every_rank_takes_part_and_gets_the_same_verdict(tmp_path):
     path = tmp_path/'ranks.py'
     path.write_text(textwrap.dedent(script.format(tests=str(Path(__file__).parent))))
     with __import__('socket').socket() as s:
-        s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
     env = {**os.environ, 'WORLD_SIZE':'2', 'MASTER_ADDR':'127.0.0.1', 'MASTER_PORT':str(port), 'OMP_NUM_THREADS':'1'}
-    ps = [subprocess.Popen([sys.executable, str(path)], env={**env, 'RANK':str(r), 'LOCAL_RANK':str(r)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for r in range(2)]
+    ps = [
+        subprocess.Popen(
+            [sys.executable, str(path)],
+            env={**env, 'RANK': str(r), 'LOCAL_RANK': str(r)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(2)
+    ]
     try: outs = [p.communicate(timeout=180) for p in ps]
     finally:
         for p in ps: p.kill()
