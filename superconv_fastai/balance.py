@@ -22,7 +22,7 @@ from .cycle import *
 from .dropout import *
 from .fit import *
 from .loaders import batch_sizes
-from .metrics import as_number
+from .metrics import OrNaN, as_number
 from .optim import *
 from .regularization import *
 from .runs import RunLog, attributes_set, describe, run_jobs, seed_all
@@ -122,6 +122,7 @@ def run_cycle(
         if reinit is not None: reinit(learn.model)
         set_watchers_aside(learn, TerminateOnNaNCallback)
         learn.add_cb(_CountingRecorder(add_time=False))
+        learn.metrics = learn.metrics.map(OrNaN) # they do not decide
         start = _held_out_loss(learn)
         learn.add_cb(guard := _RunGuard(start))
         learn.fit_superconv(n_epoch, lr_max, reset_opt=reinit is not None)
@@ -536,7 +537,8 @@ def balance_regularization(self:Learner,
     _check_can_search(self, n_jobs, reinit)
     rates,(opt,_) = _run_rates(self, lr_max, n_epoch),next_optimizer(self)
     ws,most = _default_wds(opt, rates[-1])
-    if wds is None: check_wd(self, 0.)
+    if wds is None:
+        for w in ws: check_wd(self, w)
     else: ws = _grid('wds', wds, partial(check_wd, self))
     drops,problem = ([],None) if dropouts is None else watch_dropouts(self)
     ds = [1.] if dropouts is None else _grid('dropouts', dropouts, partial(check_dropout, drops, problem))

@@ -147,10 +147,12 @@ class _RunRecorder(EventCallback):
     def close(self):
         "An epoch is over"
         self.in_epoch = False
-        score = self.valid.get(self.metric)
+        score,ranks = self.valid.get(self.metric),first(self.learn.metrics, lambda m: m.name==self.metric)
         try:
             if score is not None: as_score(self.metric, score)
-        except ValueError as e: self.no_score = None if self.diverged else str(e)
+            problem = getattr(ranks, 'problem', None)
+        except ValueError as e: problem = str(e)
+        self.no_score = None if self.diverged else problem
         self.rows.append([len(self.lrs), as_number(self.total/max(self.items, 1)),
                           as_number(self.valid.get('valid_loss')),
                           as_number(score), self.lrs[-1] if self.lrs else None, time.perf_counter()-self.start])
@@ -194,7 +196,9 @@ def _recorded_run(learn, fit, metric, arm, n_epoch, seed):
         with suppress(*[Exception]*rec.diverged): rec.valid = rec.named(learn.validate())
         rec.close()
     if rec.no_score: raise ValueError(rec.no_score)
-    if not rec.lrs: raise ValueError(f'the fit {arm!r} took no optimizer step')
+    if not rec.lrs:
+        raise ValueError(f'the fit {arm!r} took no optimizer step that fastai knows of: it trains nothing, or a callback '
+                         'takes the steps itself')
     if not rec.valid and not rec.diverged:
         raise ValueError(f'a callback cancels validation in the run of {arm!r}, so there is no score: remove it')
     return rec,'diverged' if rec.diverged else 'stopped' if cut or len(rec.rows)<n_epoch else 'finished'
@@ -212,6 +216,7 @@ def _run(make_learner, fits, identities, metric, lower_is_better, measure, arm, 
     "Train once: what happened, as JSON"
     learn,fit = _learner_of_seed(make_learner, seed),fits[arm]
     name = scoring_metric_name(learn, metric)
+    learn.metrics = learn.metrics.map(OrNaN)
     lower,guess = lower_is_better_of(learn, name, lower_is_better)
     start = _weight_sum(learn.model)
     seed_all(seed, learn.dls)
@@ -368,7 +373,7 @@ def _log_run(log, key, run):
 
 def _run_missing(log, jobs, n_jobs, show_bar, make_learner, fits, metric, lower_is_better=None, measure=None):
     "Run the jobs that the log lacks: the comparison of all, and whether the direction of its metric is a guess"
-    identities = {(a,n): _fit_identity(fits[a], n, log.file is not None)
+    identities = {(a,n): _fit_identity(fits[a], n, hasattr(log, 'path'))
                   for a,n in dict.fromkeys((a,n) for a,n,_ in jobs)}
     _check_logged(log, jobs, identities)
     todo = [j for j in jobs if j not in log.runs]

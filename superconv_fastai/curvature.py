@@ -229,6 +229,9 @@ class _Paper(_Strategy):
 _strategies = dict(paper=_Paper, secant=_Secant, probe=_Probe)
 
 # %% ../nbs/curvature.ipynb #6322db8a
+_no_step = ('HessianFreeLR: no optimizer step was seen, so there is no estimate. A callback takes the steps itself, or '
+            'cancels them: remove it to have one')
+
 class _Observer(EventCallback):
     "The life of an estimator: when it looks for tensors, counts steps, and hands events to its strategy"
     order,run_valid,_finder = 15,False,False # after what may cancel a step: accumulation, mixed precision, clipping
@@ -282,6 +285,7 @@ class _Observer(EventCallback):
         self._way.after_step()
     def after_fit(self):
         "The numbers come to the host; the rest goes"
+        if self._ps is not None and not self._n and not self._finder: warnings.warn(_no_step)
         self._hide()
         self._forget()
         for log in self._logs: log.settle()

@@ -87,7 +87,12 @@ def _shared(model, gs):
 def _gradients(loss, ps):
     "Gradients of `loss`; 0 for what needs none now: a callback may have frozen it within the epoch"
     live = [p for p in ps if p.requires_grad] if loss.requires_grad else []
-    gs = torch.autograd.grad(loss, live, allow_unused=True, materialize_grads=True) if live else ()
+    loss = loss.as_subclass(torch.Tensor) # fastai's tensors have no sparse gradients
+    try: gs = torch.autograd.grad(loss, live, allow_unused=True, materialize_grads=True) if live else ()
+    except RuntimeError as e:
+        if 'backward through the graph a second time' not in str(e): raise
+        raise ValueError('a callback takes the backward pass of the mini-batch itself, so no gradient is left to measure: '
+                         'remove it for this call') from None
     gs = {id(p):g for p,g in zip(live, gs)}
     gs = [gs[id(p)] if id(p) in gs else torch.zeros_like(p) for p in ps]
     return [(g.to_dense() if g.is_sparse else g).detach() for g in gs] # of old versions zeros require one

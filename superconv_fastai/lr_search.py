@@ -76,6 +76,12 @@ class _Repeated(Sampler):
             left -= len(new)
             yield from new
 
+def _epoch_idxs(dl):
+    "Indices of an epoch of fastai's loader, in an order of their own"
+    if _is_text(dl): return range(dl.n_batches*dl.bs)
+    dl.randomize()
+    return dl.get_idxs()
+
 def _indexed(dl):
     "Can single items be taken from this loader?"
     if isinstance(dl, TorchDataLoader): return bool(dl.batch_size) and not isinstance(dl.dataset, IterableDataset)
@@ -89,7 +95,7 @@ def _subset(dl, ds, idxs, like):
     if isinstance(ds, Datasets) and not _is_text(dl):
         ds = type(ds)(tls=[tl._new(tl._get(idxs), split_idx=1) for tl in ds.tls], n_inp=ds.n_inp) # 1: no augmentation
         return like.new(ds, shuffle=False, drop_last=False)
-    res = like.new(ds, get_idxs=lambda: list(idxs), shuffle=False, drop_last=False)
+    res = like.new(ds, get_idxs=partial(list, idxs), shuffle=False, drop_last=False)
     if not _is_text(dl): res.n = len(idxs)
     return res
 
@@ -118,14 +124,11 @@ class SearchData:
         dl = self.train
         if not _indexed(dl): return dl
         if isinstance(dl, TorchDataLoader):
-            order = _Repeated(lambda: dl.sampler, set(self.held), n_batches*dl.batch_size)
+            order = _Repeated(partial(getattr, dl, 'sampler'), set(self.held), n_batches*dl.batch_size)
             same = {k:getattr(dl, k) for k in ('collate_fn','num_workers','pin_memory','worker_init_fn','generator')}
             return TorchDataLoader(dl.dataset, dl.batch_size, sampler=order, **same)
-        def epoch():
-            if _is_text(dl): return range(dl.n_batches*dl.bs)
-            dl.randomize()
-            return dl.get_idxs()
-        res = dl.new(get_idxs=_Repeated(epoch, set(self.held), n_batches*dl.bs), shuffle=False, drop_last=False)
+        order = _Repeated(partial(_epoch_idxs, dl), set(self.held), n_batches*dl.bs)
+        res = dl.new(get_idxs=order, shuffle=False, drop_last=False)
         res.n = n_batches*dl.bs
         return res
 
@@ -313,10 +316,11 @@ class _Search:
         "What the update probe says"
         with undisturbed(self.learn):
             self.learn.dls = self.data.loaders(n_steps*self.batches)
+            self.learn.lr = spread(self.learn.lr if isinstance(self.learn.lr, float) else 1e-3, self.ratios) # the ramp keeps these
             res = self.learn.curvature_lr_find(n_steps=n_steps)
         steps = int(res.estimates.step.max())+1 if len(res.estimates) else n_steps
         self.pay(steps + 2*len(res.estimates)) # two gradients each
-        return agreed(ifnone(res.lr, math.nan), self.learn), res.reason
+        return agreed(ifnone(res.lr, math.nan)/self.ratios[-1], self.learn), res.reason # it found the last group's LR
 
 # %% ../nbs/lr_search.ipynb #f2e314fc
 def _ignored(losses):
@@ -350,11 +354,12 @@ def search_lr(
 def probe_lr(
     learn:Learner, # Is afterwards what it was, to the bit
     data:SearchData, # What to train on
+    ratios, # LR of each parameter group relative to the largest
     otherwise:float, # The LR if the probe has no answer
     update=noop # As in `search_lr`
 ) -> FoundLR:
     "Find it by the update probe alone"
-    s,start = _Search(learn, data, None, None, update),time.perf_counter()
+    s,start = _Search(learn, data, ratios, None, update),time.perf_counter()
     lr,why = s.probe()
     reason = 'the update probe: up to here the updates do not overshoot'
     if not math.isfinite(lr): lr,reason = otherwise,f'the LR of the learner, as the update probe has no answer ({why})'

@@ -6,7 +6,7 @@ Docs: https://superconv.github.io/superconv_fastai/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['is_error', 'lower_is_better_of', 'warn_of_guess', 'scoring_metric_name', 'scoring_metric', 'as_score', 'as_number',
-           'n_targets']
+           'OrNaN', 'n_targets']
 
 # %% ../nbs/metrics.ipynb #fa012140
 import math, operator, re
@@ -104,6 +104,38 @@ def as_number(
     try: v = as_score('', v)
     except ValueError: return None
     return v if math.isfinite(v) else None
+
+# %% ../nbs/metrics.ipynb #f2a94c58
+class OrNaN(Metric):
+    "`metric`, whose value is NaN where its arithmetic fails; `error` is then what it raised. Other errors come through"
+    def __init__(self, metric): self.metric,self.error = metric,None
+
+    @property
+    def name(self): return self.metric.name
+
+    def reset(self):
+        self.error = None
+        self.metric.reset()
+
+    def accumulate(self, learn):
+        if self.error is not None: return
+        try: self.metric.accumulate(learn)
+        except (ArithmeticError, ValueError) as e: self.error = e
+
+    @property
+    def value(self):
+        if self.error is None:
+            try: return self.metric.value
+            except (ArithmeticError, ValueError) as e: self.error = e
+        return math.nan
+
+    @property
+    def problem(self): # None when it raised nothing
+        "What a user is told when this metric decides"
+        if self.error is None: return None
+        said = f'{type(self.error).__name__}: {self.error}'
+        return f'the metric {self.name!r} raises {said:.200}. Choose another one with metric=, or the loss'
+
 
 # %% ../nbs/metrics.ipynb #d39b7759
 def _n_in(o):

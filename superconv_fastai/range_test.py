@@ -285,6 +285,7 @@ class _HeldOut:
             except CancelValidException: raise _NoAnswer(_cancels_validation) from None
             learn('after_validate')
             score,loss = self._number(self.metric.value),float(self.loss.value)
+            if self.metric.problem: raise _NoAnswer(self.metric.problem)
             if self.first: self.constant = self._constant(learn)
         self.first,self.targets = False,[]
         return score,loss
@@ -631,6 +632,7 @@ def lr_range_test(self:Learner,
     if lower_is_better is not None: lower_is_better = flag('lower_is_better', lower_is_better)
     if state_file is not None: state_file = new_file('state_file', state_file)
     metric,name,error = scoring_metric(self, metric)
+    metric = OrNaN(metric)
     if lower_is_better is not None: error = lower_is_better
     lr_min,lr_max = _lr_range(self, lr_min, lr_max)
     n_steps,n_evals,n_valid,window,loader = _sizes(self, n_steps, n_evals, n_valid, valid)

@@ -296,6 +296,10 @@ def check_wd(learn, wd):
     opt,_ = next_optimizer(learn)
     if 'wd' not in opt.hypers[0]: refuse('wd', wd, 'None: this optimizer has no weight decay')
     vs = group_values('wd', wd, len(opt.hypers))
+    sparse = [n for n,m in learn.model.named_modules() if getattr(m, 'sparse', False) and m.weight.requires_grad]
+    if any(vs) and sparse:
+        refuse('wd', wd, f'0: the gradients of {sparse[0]} are sparse, and optimizers add no decay to those. '
+                         'Give it sparse=False, or search for the dropout alone')
     if values(wd) is None and not isinstance(wd, slice): vs = [v*r for v,r in zip(vs, decay_ratios(learn, opt))]
     return vs if len(set(vs))>1 else vs[0]
 

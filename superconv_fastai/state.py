@@ -229,9 +229,15 @@ def save_state(
 # %% ../nbs/state.ipynb #a3ab5112
 _module_attrs = set(vars(nn.Module()))
 
-def _held(learn):
+def _modules_of(learn):
+    "Modules of the model, and of a loss function that is a module"
+    loss = learn.loss_func
+    return list(dict.fromkeys([*learn.model.modules(), *(loss.modules() if isinstance(loss, nn.Module) else ())]))
+
+def _held(learn, mods):
     "Lists, dicts and sets of modules and callbacks, and the tensors of modules beside their parameters: what can change and remain the same object"
-    boxes,tensors,seen,buffers = [],[],set(),{id(b) for b in learn.model.buffers()}
+    buffers = [b for m in mods for b in m._buffers.values() if b is not None]
+    boxes,tensors,seen,ids = [],[],set(),{id(b) for b in buffers}
     def look(v, deep):
         if id(v) in seen: return
         seen.add(id(v))
@@ -240,19 +246,20 @@ def _held(learn):
             boxes.append(v)
             if deep and len(v)<=64: [look(o, deep) for o in (v.values() if isinstance(v, dict) else v)]
         elif isinstance(v, tuple) and deep: [look(o, deep) for o in v]
-        elif deep and (id(v) in buffers or type(v) is torch.Tensor and v.layout is torch.strided and 0 not in v.stride()): tensors.append(v)
-    for b in learn.model.buffers(): look(b, True)
-    for m in learn.model.modules(): [look(v, True) for k,v in vars(m).items() if k not in _module_attrs]
+        elif deep and (id(v) in ids or type(v) is torch.Tensor and v.layout is torch.strided and 0 not in v.stride()): tensors.append(v)
+    for b in buffers: look(b, True)
+    for m in mods: [look(v, True) for k,v in vars(m).items() if k not in _module_attrs]
     for cb in learn.cbs: [look(v, False) for v in vars(cb).values()]
     return boxes,tensors
 
 @contextmanager
 def no_trace(learn):
-    "Random states, buffers, and the attributes of modules, callbacks and learner are afterwards what they were"
-    rngs,mods = save_rngs(),list(learn.model.modules())
+    "Random states, buffers, what is trainable, and the attributes of modules, callbacks and learner are as they were"
+    rngs,mods = save_rngs(),_modules_of(learn)
+    trainable = [(p, p.requires_grad) for p in learn.model.parameters()]
     hooks = [h for cb in learn.cbs if isinstance(cb, HookCallback) for h in ifnone(getattr(cb, 'hooks', None), ())]
     attrs = [(d, dict(d)) for d in [vars(o) for o in [learn, *learn.cbs, *mods, *hooks]] + [m._buffers for m in mods]]
-    boxes,tensors = _held(learn)
+    boxes,tensors = _held(learn, mods)
     boxes,tensors = [(b, copy.copy(b)) for b in boxes],[(t, t.detach().clone()) for t in tensors]
     for h in hooks: h.hook_func = noop # fastai's own hooks keep what the last forward pass of training gave them
     try: yield
@@ -263,6 +270,8 @@ def no_trace(learn):
             b.clear()
             (b.update if hasattr(b, 'update') else b.extend)(was)
         for t,c in tensors: t.data.copy_(c)
+        for p,was in trainable:
+            if p.requires_grad!=was: p.requires_grad_(was)
         rngs()
 
 # %% ../nbs/state.ipynb #6e6bae57

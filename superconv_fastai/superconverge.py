@@ -231,7 +231,7 @@ class PhaseRecord(Callback):
 # %% ../nbs/superconverge.ipynb #667f1041
 _most_restarts = 3
 
-def _sizes(cbs):
+def _file_sizes(cbs):
     "Length of each file that a callback appends to"
     files = [Path(cb.learn.path)/cb.fname for cb in cbs if isinstance(cb, CSVLogger) and cb.append]
     return {f: f.stat().st_size if f.exists() else None for f in files}
@@ -254,7 +254,7 @@ def run_watched(
     back = save_state(learn)
     for attempt in range(1+_most_restarts):
         watch = DivergenceWatch(gain, 1 if num_distrib()<2 else 10)
-        sizes,start = _sizes(learn.cbs),time.perf_counter()
+        sizes,start = _file_sizes(learn.cbs),time.perf_counter()
         try: fit(phase.lr_max, watch, attempt)
         except Exception:
             if not watch.why: raise # after the end of a diverged run, callbacks may miss what it did not write
@@ -344,7 +344,8 @@ def find(self:_Superconverge, name, n_epoch):
         if budget!='probe' and data.scores:
             found = search_lr(learn, data, budget, ratios, partial(self.short, n_steps), update)
         else:
-            found = probe_lr(learn, data, max(group_values('learn.lr', lr, n, positive)), update)
+            otherwise = max(group_values('learn.lr', lr, n, positive))
+            found = probe_lr(learn, data, ratios, otherwise, update)
             if data.why: found.notes.append(f'{data.why}: the update probe alone decided')
     return Phase(name, n_epoch, n_steps, spread(found.lr, ratios), asdict(found))
 

@@ -14,18 +14,25 @@ def digest(learn): return bits(learn.model.state_dict())
 def nums(x): return [None if math.isnan(v) else round(float(v), 5) for v in np.ravel(x)]
 
 # each process has its own generators, as when nobody seeds
-def unseed(learn): set_seed(100+rank); [dl.rng.seed(100+rank) for dl in learn.dls.loaders]; return learn
+def unseed(learn):
+    set_seed(100+rank)
+    [dl.rng.seed(100+rank) for dl in learn.dls.loaders]
+    return learn
 
 learn = unseed(learner())
 learn.fit_superconv(2)
-res['fit_superconv'] = dict(lr=nums(learn.recorder.hps['lr']), mom=nums(learn.recorder.hps['mom']), weights=digest(learn), restored=nums([learn.opt.hypers[0][k] for k in ('lr','mom')]),
+res['fit_superconv'] = dict(lr=nums(learn.recorder.hps['lr']), mom=nums(learn.recorder.hps['mom']),
+                            weights=digest(learn), restored=nums([learn.opt.hypers[0][k] for k in ('lr','mom')]),
                             expected=nums(one_cycle(8, .05).values())) # 250 items by two processes, 4 steps in each epoch
 
 acc = unseed(learner(cbs=GradientAccumulation(96)))
 acc.fit_superconv(4)
-res['accumulation'] = dict(lr=nums(acc.recorder.hps['lr']), weights=digest(acc), expected=nums(one_cycle(4, .05).values())) # 125 items in an epoch of each, the rest of a window stays open
+# 125 items in an epoch of each, the rest of a window stays open
+res['accumulation'] = dict(lr=nums(acc.recorder.hps['lr']), weights=digest(acc),
+                           expected=nums(one_cycle(4, .05).values()))
 
-# uneven last windows, with and without a rest that no process gets: items, their order and the steps are counted batch by batch
+# uneven last windows, with and without a rest that no process gets: items, their order and the steps are counted batch
+# by batch
 for n,n_acc,drop_last in ((250,64,False), (202,40,False), (250,64,True), (100,32,True)):
     class Count(Callback):
         "Sizes of the batches that this process trains on, and the optimizer's steps"
@@ -40,11 +47,13 @@ for n,n_acc,drop_last in ((250,64,False), (202,40,False), (250,64,True), (100,32
     for size in count.sizes:
         items += size
         if items>=n_acc: steps,items = steps+1,0
-    res[f'accumulation, {n} items, {n_acc=}, {drop_last=}'] = dict(lr=nums(acc.recorder.hps['lr']), expected=nums(one_cycle(steps, .05).values()), sizes=count.sizes, steps=[steps,count.steps])
+    res[f'accumulation, {n} items, {n_acc=}, {drop_last=}'] = dict(lr=nums(acc.recorder.hps['lr']),
+        expected=nums(one_cycle(steps, .05).values()), sizes=count.sizes, steps=[steps,count.steps])
 
 before,model = digest(learn),learn.model
 test = learn.lr_range_test(.5, n_steps=20, n_evals=5)
-res['lr_range_test'] = dict(lrs=nums(test.lrs), scores=nums(test.scores), losses=nums(test.step_losses), verdict=repr(test), untouched=digest(learn)==before and learn.model is model)
+res['lr_range_test'] = dict(lrs=nums(test.lrs), scores=nums(test.scores), losses=nums(test.step_losses),
+                            verdict=repr(test), untouched=digest(learn)==before and learn.model is model)
 
 for mode in ('paper','secant','probe'):
     ends = []
@@ -56,13 +65,17 @@ for mode in ('paper','secant','probe'):
     res[f'HessianFreeLR {mode}'] = dict(observes=ends[0]==ends[1], estimates=nums(est.raw), reasons=est.reason.tolist())
 
 # a network without chance or batch statistics: what all processes find is what one finds on the batches of all
-def linear(dls): return quiet(Learner(dls, set_seed(0) or nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)), CrossEntropyLossFlat(), opt_func=sgd, lr=.05), path)
+def linear(dls):
+    return quiet(Learner(dls, set_seed(0) or nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(),
+        nn.Linear(16, 10)), CrossEntropyLossFlat(), opt_func=sgd, lr=.05), path)
 x,y = (t[:256] for t in digits('train'))
 halves = torch.arange(256).view(2, 8, 16) # each process gets a half of the items, in batches of 16
 together = halves.transpose(0, 1).flatten()
 def batches(i, bs): return on_cpu(DataLoaders(*[TensorDL(TensorDataset(x[i], y[i]), bs=bs) for _ in range(2)]))
-for name,learn in (('all', linear(batches(torch.arange(256), 16)).to_distributed()), ('one', linear(batches(together, 32)))):
-    found = dict(curvature_lr=(c := learn.curvature_lr(4)) and [c.probe, c.secant, *c.interval], curvature_lr_find=learn.curvature_lr_find(1e-3, 1., n_steps=10).estimates.raw)
+for name,learn in (('all', linear(batches(torch.arange(256), 16)).to_distributed()),
+                   ('one', linear(batches(together, 32)))):
+    found = dict(curvature_lr=(c := learn.curvature_lr(4)) and [c.probe, c.secant, *c.interval],
+                 curvature_lr_find=learn.curvature_lr_find(1e-3, 1., n_steps=10).estimates.raw)
     for mode in ('secant','probe'):
         learn.fit_superconv(1, cbs=(est := HessianFreeLR(mode, every=2, by_layer=True)))
         found[mode] = est.estimates.raw
@@ -74,7 +87,8 @@ learn = unseed(learner())
 class Spoil(Callback):
     run_valid = False
     def after_loss(self):
-        if rank==1 and self.train_iter>=4: self.learn.loss_grad,self.learn.loss = self.learn.loss_grad*math.nan,self.learn.loss*math.nan
+        if rank==1 and self.train_iter>=4:
+            self.learn.loss_grad,self.learn.loss = self.learn.loss_grad*math.nan,self.learn.loss*math.nan
 learn.add_cb(Spoil())
 res['curvature_lr_find, one process has NaN'] = dict(lr=repr(learn.curvature_lr_find(1e-3, 1., n_steps=30)))
 res['lr_range_test, one process has NaN'] = dict(verdict=repr(learn.lr_range_test(.5, n_steps=20, n_evals=5)))
@@ -83,16 +97,20 @@ learn = unseed(learner())
 learn.fit_superconv(1)
 before = digest(learn)
 c,f = learn.curvature_lr(3),learn.curvature_lr_find(1e-3, 1., n_steps=10)
-res['curvature_lr'] = dict(lr=nums([c.probe, c.secant]), interval=nums(c.interval), reason=c.reason, untouched=digest(learn)==before)
+res['curvature_lr'] = dict(lr=nums([c.probe, c.secant]), interval=nums(c.interval), reason=c.reason,
+                           untouched=digest(learn)==before)
 res['curvature_lr_find'] = dict(estimates=nums(f.estimates.raw), lr=repr(f), untouched=digest(learn)==before)
 
 audit = learn.regularizers(lr_max=.1)
-res['regularizers'] = dict(rows=repr(audit), step=nums(audit[audit.kind=='batch_size'].effective), untouched=digest(learn)==before)
+res['regularizers'] = dict(rows=repr(audit), step=nums(audit[audit.kind=='batch_size'].effective),
+                           untouched=digest(learn)==before)
 
 b = learn.balance_regularization(.05, 1, wds=[0,.1], seeds=2, path=path/'balance.jsonl')
-res['balance_regularization'] = dict(runs=[[list(k), r] for k,r in b.runs.items()], choice=repr(b), untouched=digest(learn)==before)
+res['balance_regularization'] = dict(runs=[[list(k), r] for k,r in b.runs.items()], choice=repr(b),
+                                     untouched=digest(learn)==before)
 again = learn.balance_regularization(.05, 1, wds=[0,.1], seeds=3, path=path/'balance.jsonl') # goes on from the log
-res['balance_regularization, resumed'] = dict(runs=[[list(k), r] for k,r in again.runs.items()], kept=all(again.runs[k]==r for k,r in b.runs.items()))
+res['balance_regularization, resumed'] = dict(runs=[[list(k), r] for k,r in again.runs.items()],
+                                              kept=all(again.runs[k]==r for k,r in b.runs.items()))
 
 learn,calm = learner(),learner()
 report = unseed(learn).superconverge(2, search=60)
@@ -115,7 +133,8 @@ c = compare_fits(learner, fits(), 1, seeds=2, path=path/'compare.jsonl')
 c.save(path/'saved.jsonl') # all call it, one writes
 torch.distributed.barrier()
 saved = Comparison.load(path/'saved.jsonl').runs
-res['compare_fits, resumed'] = dict(runs=c.runs.drop(columns='seconds').to_json(), kept=saved.drop(columns='seconds').equals(c.runs.drop(columns='seconds')))
+res['compare_fits, resumed'] = dict(runs=c.runs.drop(columns='seconds').to_json(),
+                                    kept=saved.drop(columns='seconds').equals(c.runs.drop(columns='seconds')))
 
 loud = classifier(1, path)
 loud.add_cb(ProgressCallback())

@@ -20,7 +20,8 @@ def one_cycle(i, n, lr_max, div, div_final, s, policy, tail=True):
 def momentum(i, n, moms, s, policy):
     "The momentum at step `i`"
     first,low,last = moms
-    if policy == 'authors': # Caffe's "triangular" with the authors' patch: the amplitude is divided by the number of the cycle
+    # Caffe's "triangular" with the authors' patch: the amplitude is divided by the number of the cycle
+    if policy == 'authors':
         cycle = i//(2*s) + 1
         x = (i - (2*cycle-1)*s)/s
         base = first if i <= s else last
@@ -64,7 +65,8 @@ def sweep(model, loss_func, batches, valid, lrs, mom=0., due=(), wd=0.):
         model.eval()
         with torch.no_grad(): preds = [(model(x), y) for x,y in valid]
         n = sum(len(y) for _,y in preds)
-        rows.append((step, sum(loss_func(p, y).item()*len(y) for p,y in preds)/n, sum((p.argmax(1)==y).sum().item() for p,y in preds)/n))
+        rows.append((step, sum(loss_func(p, y).item()*len(y) for p,y in preds)/n,
+                     sum((p.argmax(1)==y).sum().item() for p,y in preds)/n))
         model.train()
     evaluate(0)
     for step,lr in enumerate(lrs, 1):
@@ -111,20 +113,24 @@ class Snapshots(Callback):
             before = self._snap()
             f(*args, **kwargs)
             hs = opt.hypers
-            self._steps.append((before, self._snap(), [float(h['lr']) for h in hs], [float(h.get('mom', 0.)) for h in hs]))
+            self._steps.append((before, self._snap(), [float(h['lr']) for h in hs],
+                                [float(h.get('mom', 0.)) for h in hs]))
         opt.step = step
 
 def differences(steps, lrs): return [[(b-a)/lr if lr else None for a,b in zip(x, y)] for (x,y),lr in zip(steps, lrs)]
 
 def pair_sums(first, second):
     "Sums of |d_i| and of |d_i/lr_i - d_{i+1}/lr_{i+1}|, and s.y, over all groups whose LR is not 0; None when there is none"
-    num = den = dot = 0.; some = False
+    num = den = dot = 0.
+    some = False
     for x0,x1,lr0,y0,y1,lr1 in zip(first[0], first[1], first[2], second[0], second[1], second[2]):
         if lr0==0 or lr1==0: continue
         some = True
         for a,b,c,d in zip(x0, x1, y0, y1):
             y = (b-a)/lr0 - (d-c)/lr1
-            num += (b-a).abs().sum().item(); den += y.abs().sum().item(); dot += ((b-a)*y).sum().item()
+            num += (b-a).abs().sum().item()
+            den += y.abs().sum().item()
+            dot += ((b-a)*y).sum().item()
     return (num,den,dot) if some else None
 
 def paper_estimates(steps, every=1, alpha=.1, smoothing='sums'):
@@ -154,7 +160,10 @@ def authors_script(snapshots, lrs, alpha=.1):
 
 def train(make_learner, seed, lrs, mom):
     "SGD with momentum by hand, an LR for each step: held-out loss and accuracy, mean training loss, after each epoch"
-    def reseed(): random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
+    def reseed():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
     reseed()
     learn = make_learner(seed)
     reseed()
@@ -174,7 +183,8 @@ def train(make_learner, seed, lrs, mom):
         with torch.no_grad():
             x,y = (torch.cat(o) for o in zip(*learn.dls.valid))
             out = model(x)
-            rows.append((torch.nn.functional.cross_entropy(out, y).item(), (out.argmax(1)==y).float().mean().item(), total/n))
+            rows.append((torch.nn.functional.cross_entropy(out, y).item(), (out.argmax(1)==y).float().mean().item(),
+                         total/n))
     return rows
 
 def paired_t(a, b):
@@ -251,6 +261,7 @@ def crop_mirror(x, tops, lefts, mirrored, pad):
     "One image after the other: padded, cut out, turned round"
     res = []
     for img,top,left,mirror in zip(x, tops, lefts, mirrored):
-        img = np.pad(np.asarray(img), ((0,0),(pad,pad),(pad,pad)), mode='reflect')[:, top:top+x.shape[2], left:left+x.shape[3]]
+        img = np.pad(np.asarray(img), ((0,0),(pad,pad),(pad,pad)),
+                     mode='reflect')[:, top:top+x.shape[2], left:left+x.shape[3]]
         res.append(img[:,:,::-1] if mirror else img)
     return np.stack(res)

@@ -9,10 +9,15 @@ tests = Path(__file__).parent
 
 def launch(*args, timeout=1200): # a minute where nothing else runs
     "`accelerate launch` with two processes; what they print"
-    options = dict(num_processes=2, num_machines=1, mixed_precision='no', dynamo_backend='no', num_cpu_threads_per_process=1, main_process_port=0)
-    cmd = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', *(f'--{k}={v}' for k,v in options.items()), str(tests/'cpu_ranks.py'), *map(str, args)] # its --cpu is for one process
-    env = {**os.environ, 'PYTHONPATH':os.pathsep.join([str(tests.parent), os.environ.get('PYTHONPATH', '')]), 'OMP_NUM_THREADS':'1', 'CUDA_VISIBLE_DEVICES':'', 'ACCELERATE_USE_CPU':'true'}
-    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True)
+    options = dict(num_processes=2, num_machines=1, mixed_precision='no', dynamo_backend='no',
+                   num_cpu_threads_per_process=1, main_process_port=0)
+    # its --cpu is for one process
+    cmd = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu',
+           *(f'--{k}={v}' for k,v in options.items()), str(tests/'cpu_ranks.py'), *map(str, args)]
+    env = {**os.environ, 'PYTHONPATH':os.pathsep.join([str(tests.parent), os.environ.get('PYTHONPATH', '')]),
+           'OMP_NUM_THREADS':'1', 'CUDA_VISIBLE_DEVICES':'', 'ACCELERATE_USE_CPU':'true'}
+    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+                         start_new_session=True)
     try: out,err = p.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(p.pid, 9)
@@ -28,8 +33,10 @@ def ranks(tmp_path_factory):
     launch(tests/'all_ranks.py', path)
     return [json.loads((path/f'rank{r}.json').read_text()) for r in range(2)]
 
-windows = [f'accumulation, {n} items, {n_acc=}, {drop_last=}' for n,n_acc,drop_last in ((250,64,False), (202,40,False), (250,64,True), (100,32,True))]
-calls = ['fit_superconv', 'accumulation', *windows, 'whole batch, all', 'whole batch, one', 'curvature_lr_find, one process has NaN', 'lr_range_test, one process has NaN', 'lr_range_test', 'HessianFreeLR paper', 'HessianFreeLR secant', 'HessianFreeLR probe', 'curvature_lr', 'curvature_lr_find',
+windows = [f'accumulation, {n} items, {n_acc=}, {drop_last=}' for n,n_acc,drop_last in ((250,64,False), (202,40,False),
+    (250,64,True), (100,32,True))]
+calls = ['fit_superconv', 'accumulation', *windows, 'whole batch, all', 'whole batch, one',
+         'curvature_lr_find, one process has NaN', 'lr_range_test, one process has NaN', 'lr_range_test', 'HessianFreeLR paper', 'HessianFreeLR secant', 'HessianFreeLR probe', 'curvature_lr', 'curvature_lr_find',
          'regularizers', 'balance_regularization', 'balance_regularization, resumed', 'superconverge',
          'superconverge, one process has NaN', 'compare_fits', 'compare_fits, resumed']
 
@@ -58,7 +65,8 @@ def test_batches_of_each_process(monkeypatch):
     monkeypatch.setattr(DistributedDL, '_broadcast', lambda self, t, rank: t)
     for n,bs,ranks,drop_last in product((4,7,8,12,13,23,24,25), (1,2,3,4,8), (1,2,3), (False,True)):
         if n < bs*ranks: continue # a process without a batch
-        dl = DistributedDL(DataLoader(range(n), bs=bs, drop_last=drop_last, device='cpu'), rank=ranks-1, world_size=ranks)
+        dl = DistributedDL(DataLoader(range(n), bs=bs, drop_last=drop_last, device='cpu'), rank=ranks-1,
+                           world_size=ranks)
         before,sizes = batch_sizes(dl),[len(b) for b in dl]
         assert before==batch_sizes(dl)==(len(sizes), bs, sizes[-1]), (n, bs, ranks, drop_last)
         assert {*sizes[:-1]} <= {bs}
@@ -68,7 +76,9 @@ def test_estimates_are_those_of_the_whole_batch(ranks):
     a,b = ranks[0]['whole batch, all'],ranks[0]['whole batch, one']
     assert a.pop('layers')==b.pop('layers') and a.keys()==b.keys()
     for k in a: assert len(a[k])>1 and [v is None for v in a[k]]==[v is None for v in b[k]] and any(a[k]), k
-    for k in a: assert [v for v in a[k] if v is not None]==pytest.approx([v for v in b[k] if v is not None], rel=2e-3, abs=3e-5), k
+    for k in a:
+        assert [v for v in a[k] if v is not None]==pytest.approx([v for v in b[k] if v is not None], rel=2e-3,
+            abs=3e-5), k
 
 def test_calls_are_those_of_the_script(ranks): assert set(ranks[0])=={*calls, 'printed'}
 

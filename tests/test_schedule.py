@@ -17,7 +17,8 @@ ratios = st.floats(1, 1e6)
 def runs(draw):
     "Arguments of a run, by `tail_pct` or by `stepsize`"
     n = draw(st.integers(1, 3000))
-    kw = dict(n_steps=n, policy=draw(st.sampled_from(policies)), tail_pct=draw(st.sampled_from([0., .1]) | st.floats(0, .99)))
+    kw = dict(n_steps=n, policy=draw(st.sampled_from(policies)),
+              tail_pct=draw(st.sampled_from([0., .1]) | st.floats(0, .99)))
     if n > 1 and draw(st.booleans()): kw['stepsize'] = draw(st.integers(1, n//2))
     return kw
 
@@ -49,7 +50,8 @@ def test_lr_properties(kw, lr_max, div, div_final):
         if tail: assert sched(n-1) == end
         # monotone: up, then down
         assert (np.diff(v[:s+1]) >= 0).all() if s < n-tail else True
-        assert (np.diff(v[s:min(2*s, n-tail)] if kw['policy'] == 'authors' else v[s:]) <= 0).all() # their tail may lie above the end of the line to zero
+        # their tail may lie above the end of the line to zero
+        assert (np.diff(v[s:min(2*s, n-tail)] if kw['policy'] == 'authors' else v[s:]) <= 0).all()
     # array = scalar, to the bit; the last value holds
     assert [sched(i) for i in range(min(n, 50))] == v[:50].tolist()
     assert sched(n) == sched(10*n) == sched(np.array([n]))[0] == v[-1]
@@ -106,7 +108,8 @@ def test_authors_logs(run):
     lr = one_cycle(n, run['max_lr'], div=run['max_lr']/run['base_lr'], stepsize=s, policy='authors')
     mom = momentum_cycle(n, (run['momentum'], low, run['momentum']), stepsize=int(mom_s), policy='authors')
     for it,logged_lr,logged_mom in run['trace']:
-        digit = 10.**(math.floor(math.log10(logged_lr))-5) # a unit in the sixth digit; Caffe computes in single precision
+        # a unit in the sixth digit; Caffe computes in single precision
+        digit = 10.**(math.floor(math.log10(logged_lr))-5)
         assert lr(it) == pytest.approx(logged_lr, rel=0, abs=1.01*digit)
         assert mom(it) == pytest.approx(logged_mom, rel=0, abs=6e-7)
 
@@ -117,7 +120,8 @@ def test_authors_momentum_longer_than_the_run():
 
 def test_triangle_is_caffes():
     sched = one_cycle(10_000, 3., div=30, stepsize=5000)
-    np.testing.assert_allclose(sched.values(), [reference.triangular(i, .1, 3., 5000) for i in range(10_000)], rtol=1e-12)
+    np.testing.assert_allclose(sched.values(), [reference.triangular(i, .1, 3., 5000) for i in range(10_000)],
+                               rtol=1e-12)
     assert sched(100) == pytest.approx(.158) and sched(5000) == 3. and sched(9999) == pytest.approx(.1+2.9/5000)
 
 @settings(max_examples=60, deadline=None)
@@ -125,12 +129,15 @@ def test_triangle_is_caffes():
 def test_equals_torch_three_phase(n, data):
     s = data.draw(st.integers(1, (n-2)//2))
     opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=.1, momentum=.9)
-    try: torch_sched = torch.optim.lr_scheduler.OneCycleLR(opt, 1., n, pct_start=(s+1)/n, anneal_strategy='linear', three_phase=True, div_factor=10, final_div_factor=1000)
+    try:
+        torch_sched = torch.optim.lr_scheduler.OneCycleLR(opt, 1., n, pct_start=(s+1)/n, anneal_strategy='linear',
+            three_phase=True, div_factor=10, final_div_factor=1000)
     except (ZeroDivisionError, ValueError): assume(False)
     got = []
     for _ in range(n):
         got.append(opt.param_groups[0]['lr'])
-        opt.step(); torch_sched.step() if len(got) < n else None
+        opt.step()
+        torch_sched.step() if len(got) < n else None
     np.testing.assert_allclose(one_cycle(n, 1., stepsize=s).values(), got, rtol=1e-9, atol=1e-12)
 
 @settings(max_examples=60, deadline=None)
@@ -154,36 +161,44 @@ def test_small_runs(n, policy):
     if n > 1: assert v[-1] == .1/1000
     assert v.tolist()[:3] == {1: [1.], 2: [1.,.0001], 3: [.1,1.,.0001]}.get(n, v.tolist()[:3])
 
-bad = [dict(n_steps=0), dict(n_steps=-3), dict(n_steps=2.5), dict(n_steps='9'), dict(n_steps=None), dict(lr_max=0.), dict(lr_max=-1), dict(lr_max=math.nan),
+bad = [dict(n_steps=0), dict(n_steps=-3), dict(n_steps=2.5), dict(n_steps='9'), dict(n_steps=None), dict(lr_max=0.),
+       dict(lr_max=-1), dict(lr_max=math.nan),
        dict(lr_max=math.inf), dict(lr_max='1'), dict(lr_max=None), dict(lr_max=[]), dict(lr_max=[.1,0]), dict(lr_max=slice(.1)), dict(lr_max=b'1'), dict(lr_max={.1}), dict(lr_max=np.True_), dict(lr_max=np.ones((2,2))), dict(div=.9), dict(div=math.nan),
        dict(div=None), dict(div_final=.5), dict(div_final='x'), dict(tail_pct=1), dict(tail_pct=-.01), dict(tail_pct=math.nan), dict(stepsize=0), dict(stepsize=51),
        dict(stepsize=2.5), dict(policy='linear'), dict(policy=None), dict(policy=3)]
 @pytest.mark.parametrize('kw', bad, ids=repr)
 def test_bad_input_is_named(kw):
     (name,value), = kw.items()
-    with pytest.raises(ValueError, match=rf'(?s){name}=.* is not allowed: it must be'): one_cycle(**{**dict(n_steps=100, lr_max=1.), **kw})
+    with pytest.raises(ValueError, match=rf'(?s){name}=.* is not allowed: it must be'):
+        one_cycle(**{**dict(n_steps=100, lr_max=1.), **kw})
 
-@pytest.mark.parametrize('moms', [None, .9, 'abc', {.9,.8,.7}, (.9,.8), (.9,.8,.9,.8), (.9,.8,1.), (.9,-.1,.9), (.9,None,.9), (.9,math.nan,.9)], ids=repr)
+@pytest.mark.parametrize('moms', [None, .9, 'abc', {.9,.8,.7}, (.9,.8), (.9,.8,.9,.8), (.9,.8,1.), (.9,-.1,.9),
+                                  (.9,None,.9), (.9,math.nan,.9)], ids=repr)
 def test_bad_moms_are_named(moms):
-    with pytest.raises(ValueError, match='moms=.* is not allowed: it must be three numbers in'): momentum_cycle(100, moms)
+    with pytest.raises(ValueError, match='moms=.* is not allowed: it must be three numbers in'):
+        momentum_cycle(100, moms)
 
 @pytest.mark.parametrize('step', [-1, math.nan, '3', None, np.array([0,-1]), [math.nan]], ids=repr)
 def test_steps_before_zero(step):
     with pytest.raises(ValueError, match='step'): one_cycle(100, 1.)(step)
 
 def test_equal_whatever_the_type_of_the_numbers():
-    assert one_cycle(np.int64(10), np.float32(1), stepsize=3., tail_pct=0) == one_cycle(10, 1, stepsize=np.int32(3), tail_pct=0.)
-    assert one_cycle(10, np.array([.1,.2])) == one_cycle(10, (.1,.2)) and eval(repr(momentum_cycle(10, np.array([.9,.8,.9]))))
+    assert one_cycle(np.int64(10), np.float32(1), stepsize=3.,
+                     tail_pct=0) == one_cycle(10, 1, stepsize=np.int32(3), tail_pct=0.)
+    assert one_cycle(10, np.array([.1,.2])) == one_cycle(10, (.1,.2))
+    assert eval(repr(momentum_cycle(10, np.array([.9,.8,.9]))))
 
 def test_far_beyond_the_end():
-    assert all(one_cycle(10, 1., policy=p)(1e308) == one_cycle(10, 1., policy=p)(np.array([1e308]))[0] == 1e-4 for p in policies)
+    assert all(one_cycle(10, 1., policy=p)(1e308) == one_cycle(10, 1., policy=p)(np.array([1e308]))[0] == 1e-4
+               for p in policies)
 
 def test_different_policies_are_not_equal():
     scheds = [one_cycle(100, 1., policy=p) for p in policies]
     assert len({*scheds}) == 3 and scheds[0] != 'one_cycle' and isinstance(scheds[0], Schedule)
 
 @settings(max_examples=500, deadline=None)
-@given(st.integers(1, 6), st.lists(st.just(1), min_size=1, max_size=40), st.integers(1, 17), st.integers(1, 200), st.data())
+@given(st.integers(1, 6), st.lists(st.just(1), min_size=1, max_size=40), st.integers(1, 17), st.integers(1, 200),
+       st.data())
 def test_accumulation_windows(n_epoch, batches, bs, n_acc, data):
     sizes = [bs]*len(batches)
     sizes[-1] = data.draw(st.integers(1, bs))

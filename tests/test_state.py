@@ -82,10 +82,12 @@ def test_torch_loaders_and_generators():
     class Drawing(Dataset):
         def __init__(self): self.rng,self.np_rng = random.Random(1),np.random.default_rng(1)
         def __len__(self): return 32
-        def __getitem__(self, i): return torch.full((4,), self.rng.random()+self.np_rng.random()), torch.tensor([float(i)])
+        def __getitem__(self, i):
+            return torch.full((4,), self.rng.random()+self.np_rng.random()), torch.tensor([float(i)])
     def run(disturb):
         set_seed(0)
-        dls = DataLoaders(TorchDL(Drawing(), 8, shuffle=True, generator=torch.Generator().manual_seed(3)), TorchDL(Drawing(), 8))
+        dls = DataLoaders(TorchDL(Drawing(), 8, shuffle=True, generator=torch.Generator().manual_seed(3)),
+                          TorchDL(Drawing(), 8))
         learn = Learner(dls, Reg().to(default_device()), loss_func=MSELossFlat())
         if disturb:
             with undisturbed(learn): learn.fit(2)
@@ -95,7 +97,8 @@ def test_torch_loaders_and_generators():
 def test_language_model_order():
     "The shuffled index list inside fastai's LMDataLoader goes back as well"
     from fastai.text.data import LMDataLoader
-    ints = L([0,1,2,3,4,5,6],[7,8,9,10,11,12,13],[14,15],[16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,33]).map(tensor)
+    ints = L([0,1,2,3,4,5,6],[7,8,9,10,11,12,13],[14,15],[16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31,32,
+        33]).map(tensor)
     def run(disturb):
         set_seed(0)
         dl = LMDataLoader(ints, bs=2, seq_len=3, shuffle=True)
@@ -137,7 +140,9 @@ def test_own_objects():
 
 class Jitter:
     def __init__(self): self.rng,self.drawn = np.random.default_rng(0),0
-    def __call__(self, x): self.drawn += 1; return x + self.rng.normal()
+    def __call__(self, x):
+        self.drawn += 1
+        return x + self.rng.normal()
 
 class Drawn(torch.utils.data.Dataset):
     "Random items, by a generator of its own and by that of a transform"
@@ -171,14 +176,17 @@ def test_views_stay_views():
 
 def test_one_odd_tensor_does_not_keep_the_others_from_being_restored():
     learn = make_learner()
-    odd = dict(coo=torch.eye(3).to_sparse(), csr=torch.eye(3).to_sparse_csr(), nested=torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), image=TensorImage(torch.ones(2)))
+    odd = dict(coo=torch.eye(3).to_sparse(), csr=torch.eye(3).to_sparse_csr(),
+               nested=torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), image=TensorImage(torch.ones(2)))
     learn.model.odd = odd
     was = [p.detach().clone() for p in learn.model.parameters()]
     with undisturbed(learn):
-        odd['csr'].values().zero_(); odd['coo'] = None
+        odd['csr'].values().zero_()
+        odd['coo'] = None
         learn.fit(1, .5)
     assert all(torch.equal(a, b) for a,b in zip(was, learn.model.parameters()))
-    assert torch.equal(odd['csr'].to_dense(), torch.eye(3)) and torch.equal(odd['coo'].to_dense(), torch.eye(3)) and type(odd['image']) is TensorImage
+    assert torch.equal(odd['csr'].to_dense(), torch.eye(3)) and torch.equal(odd['coo'].to_dense(), torch.eye(3))
+    assert type(odd['image']) is TensorImage
 
 def test_a_file_is_never_overwritten(tmp_path):
     file = tmp_path/'mine.pth'
@@ -201,7 +209,8 @@ def test_a_lost_file_is_an_error_but_all_else_is_put_back(tmp_path):
 def test_odd_containers_and_schedulers():
     class Config(OrderedDict):
         def __init__(self, path): super().__init__(a=1)
-    attrs = AttrDict(); attrs[1] = 2
+    attrs = AttrDict()
+    attrs[1] = 2
     class Keep(Callback): pass
     learn = make_learner(opt_func=partial(OptimWrapper, opt=torch.optim.SGD))
     learn.create_opt()
@@ -210,6 +219,7 @@ def test_odd_containers_and_schedulers():
     learn.add_cb(keep)
     was = keep.sched.last_epoch
     with undisturbed(learn):
-        keep.sched.step(); keep.config['b'] = keep.attrs['c'] = 1
+        keep.sched.step()
+        keep.config['b'] = keep.attrs['c'] = 1
         torch.set_grad_enabled(False)
     assert keep.sched.last_epoch==was and keep.config==dict(a=1) and keep.attrs=={1:2} and torch.is_grad_enabled()
