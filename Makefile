@@ -18,9 +18,10 @@ $(BIN)/.installed: pyproject.toml settings.ini setup.py
 demo: $(BIN)/.installed
 	superconv demo
 
-# Notebooks, modules and README in step and clean; the notebooks' tests, those of the lessons in processes that have defined nothing again; pytest
+# Notebooks, modules and README in step and clean, rooms that keep their rules; the notebooks' tests, those of the lessons in processes that have defined nothing again; pytest
 test: $(BIN)/.installed
 	python tests/in_step.py
+	python tests/rooms.py
 	python docs/build.py --check-readme
 	nbdev-test --n-workers 2 --skip-folder-re tutorials
 	nbdev-test --n-workers 2 nbs/tutorials

@@ -2,11 +2,11 @@
 
 The networks of `live_range_test.py`, trained by fastai's Adam.
 
-For each network: a range test with the default range (and up to two more with its own advice); and `fit_superconv` at the
-LR that it recommends and at four LRs a half-decade apart, in the same number of epochs. Two seeds each.
+For each network: a range test with the default range (and up to two more with its own advice); and `fit_superconv` at
+the LR that it recommends and at four LRs a half-decade apart, in the same number of epochs. Two seeds each.
 
-Writes results/live_range_test_adam.json; `--data` and `--nets` choose rows, and keep the
-others. About 15 minutes on one core."""
+Writes results/live_range_test_adam.json; `--data` and `--nets` choose rows, and keep the others. About 15 minutes on
+one core."""
 import argparse, json, math, os, warnings
 
 import numpy as np, torch

@@ -1,16 +1,17 @@
 """How far from the best LR does a user end who tunes nothing?
 
-`python benchmarks/zero_tuning.py development` or `confirmation`: trains every arm of every cell with paired seeds, a line of
-`results/zero_tuning_NAME.jsonl` for each run, and goes on where it was stopped. `summary` prints regrets of the finished cells.
+`python benchmarks/zero_tuning.py development` or `confirmation`: trains every arm of every cell with paired seeds, a
+line of `results/zero_tuning_NAME.jsonl` for each run, and goes on where it was stopped. `summary` prints regrets of
+the finished cells.
 
-Development cells may be looked at as often as one likes; they chose the method. Confirmation cells are run once, when the method
-is frozen: the log's first line names the commit whose `lr_search.py` and `superconverge.py` were used, and a log of another
-method is refused. Choices see training items only; the test set is scored once, after the run. All arms of a cell and a seed
-run in one process on one machine, whose kind the log names.
+Development cells may be looked at as often as one likes; they chose the method. Confirmation cells are run once, when
+the method is frozen: the log's first line names the commit whose `lr_search.py` and `superconverge.py` were used, and
+a log of another method is refused. Choices see training items only; the test set is scored once, after the run. All
+arms of a cell and a seed run in one process on one machine, whose kind the log names.
 
-`results/zero_tuning_designs.jsonl` is what the method was chosen by, on development cells, one or two seeds, on a busy machine:
-`find`, what the finders say; `short`, held-out loss after cycles of 20 to 200 steps over a grid of LRs; `final`, runs over it.
-"""
+`results/zero_tuning_designs.jsonl` is what the method was chosen by, on development cells, one or two seeds, on a
+busy machine: `find`, what the finders say; `short`, held-out loss after cycles of 20 to 200 steps over a grid of LRs;
+`final`, runs over it."""
 import argparse, hashlib, re, subprocess, sys, time
 from functools import cache
 from importlib.util import find_spec
@@ -29,8 +30,17 @@ from copy import copy
 def images(name):
     "Images of zero mean and unit variance, and labels"
     if name=='digits': return *digits('train'), *digits('test')
-    n,n_test,size = dict(fashion=(3000,2000,14), cifar=(3000,2000,16), mnist=(3000,2000,14), cifar_full=(4000,2000,32))[name]
-    dls = image_dls({'fashion':'fashion_mnist', 'cifar':'cifar10', 'cifar_full':'cifar10'}.get(name, name), 64, n, n_test, size=size, device='cpu')
+    n, n_test, size = dict(
+        fashion=(3000, 2000, 14), cifar=(3000, 2000, 16), mnist=(3000, 2000, 14), cifar_full=(4000, 2000, 32)
+    )[name]
+    dls = image_dls(
+        {'fashion': 'fashion_mnist', 'cifar': 'cifar10', 'cifar_full': 'cifar10'}.get(name, name),
+        64,
+        n,
+        n_test,
+        size=size,
+        device='cpu',
+    )
     (x,y),(xt,yt) = (dl.dataset.tensors for dl in dls.loaders)
     mean,std = x.float().mean((0,2,3), True),x.float().std((0,2,3), keepdim=True)
     return (x-mean)/std, y, (xt-mean)/std, yt
@@ -41,8 +51,14 @@ def conv_net(n_in, norm='batch', n_out=10):
     "Two convolutions"
     norms = dict(batch=nn.BatchNorm2d, group=partial(nn.GroupNorm, 4), none=None)
     def block(i, o):
-        return [nn.Conv2d(i, o, 3, padding=1, bias=norm=='none'), *([] if norm=='none' else [norms[norm](o)]), nn.ReLU()]
-    return nn.Sequential(*block(n_in, 16), nn.MaxPool2d(2), *block(16, 32), nn.AdaptiveAvgPool2d(2), Flatten(), nn.Linear(128, n_out))
+        return [
+            nn.Conv2d(i, o, 3, padding=1, bias=norm == 'none'),
+            *([] if norm == 'none' else [norms[norm](o)]),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(
+        *block(n_in, 16), nn.MaxPool2d(2), *block(16, 32), nn.AdaptiveAvgPool2d(2), Flatten(), nn.Linear(128, n_out)
+    )
 
 def mlp(n_in, norm=False):
     "Two hidden layers"
@@ -56,15 +72,19 @@ class VisionTransformer(nn.Module):
         self.patches = nn.Conv2d(n_in, 64, 4, 4)
         self.place = nn.Parameter(.02*torch.randn(1, (size//4)**2, 64))
         layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0., activation='gelu', batch_first=True, norm_first=True)
-        self.encoder,self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 10))
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Sequential(
+            nn.LayerNorm(64), nn.Linear(64, 10)
+        )
     def forward(self, x): return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)+self.place).mean(1))
 
 class CharModel(nn.Module):
     "The next character, by a GRU"
-    def __init__(self, n): super().__init__(); self.emb,self.rnn,self.out = nn.Embedding(n, 32),nn.GRU(32, 96, batch_first=True),nn.Linear(96, n)
+    def __init__(self, n):
+        super().__init__()
+        self.emb,self.rnn,self.out = nn.Embedding(n, 32),nn.GRU(32, 96, batch_first=True),nn.Linear(96, n)
     def forward(self, x): return self.out(self.rnn(self.emb(x))[0])
 
-# ---- cells: a function of the seed that makes a learner, whose validation set is a tenth of the training set, and the test set ----
+# ---- cells: a function of the seed that makes a learner, which validates on a tenth of its items; the test set ----
 
 class Quiet(Callback):
     "No validation in the runs: the test set is scored once, at the end"
@@ -75,7 +95,9 @@ class Quiet(Callback):
 def learner(train, model, opt, loss=None, metrics=accuracy, bs=64):
     "A learner on tensors"
     dls = tensor_dls(train, [t[:64] for t in train], bs, 'cpu')
-    learn = Learner(dls, model, ifnone(loss, CrossEntropyLossFlat()), opt_func=opt, metrics=metrics, path=Path('/tmp'), cbs=Quiet())
+    learn = Learner(
+        dls, model, ifnone(loss, CrossEntropyLossFlat()), opt_func=opt, metrics=metrics, path=Path('/tmp'), cbs=Quiet()
+    )
     learn.logger = noop
     return learn.remove_cb(ProgressCallback)
 
@@ -93,11 +115,15 @@ def table_cell(opt, n_epoch):
         from statsmodels.datasets import fair
         from fastai.tabular.all import TabularModel
         df = fair.load_pandas().data.sample(frac=1, random_state=0)
-        x,y = torch.tensor(df.drop(columns='affairs').to_numpy('float32')),torch.tensor((df.affairs>0).to_numpy('int64'))
+        x, y = torch.tensor(df.drop(columns='affairs').to_numpy('float32')), torch.tensor(
+            (df.affairs > 0).to_numpy('int64')
+        )
         x = (x-x[:5000].mean(0))/x[:5000].std(0)
         set_seed(seed)
         class Continuous(nn.Module):
-            def __init__(self): super().__init__(); self.net = TabularModel([], x.shape[1], 2, [100,50])
+            def __init__(self):
+                super().__init__()
+                self.net = TabularModel([], x.shape[1], 2, [100,50])
             def forward(self, x): return self.net(x[:,:0].long(), x)
         return learner((x[:5000][items], y[:5000][items]), Continuous(), opt),(x[5000:],y[5000:])
     return make,n_epoch
@@ -110,7 +136,12 @@ def characters(length=48):
     names = {c:i for i,c in enumerate(sorted(set(text)))}
     ids = torch.tensor([names[c] for c in text])
     n = (len(ids)-1)//length
-    return ids[:n*length].view(n, length),ids[1:n*length+1].view(n, length),len(names),hashlib.sha256(text.encode()).hexdigest()[:12]
+    return (
+        ids[: n * length].view(n, length),
+        ids[1 : n * length + 1].view(n, length),
+        len(names),
+        hashlib.sha256(text.encode()).hexdigest()[:12],
+    )
 
 def text_cell(opt, n_epoch):
     def make(seed, items=slice(None)):
@@ -149,12 +180,19 @@ def dense(x): return mlp(x[0].numel())
 def res(x): return resnet8(8, x.shape[1], stride=2)
 
 DEVELOPMENT = {
-    'digits bn adam 3': image_cell('digits', bn, Adam, 3),           'digits bn sgd 20': image_cell('digits', bn, sgd, 20),
-    'digits plain adam 20': image_cell('digits', plain, Adam, 20),   'digits plain sgd 20': image_cell('digits', plain, sgd, 20),
-    'digits mlp adam 20': image_cell('digits', dense, Adam, 20),     'digits mlp sgd 5': image_cell('digits', dense, sgd, 5),
-    'fashion res adam 7': image_cell('fashion', res, Adam, 7),       'fashion res sgd 2': image_cell('fashion', res, sgd, 2),
-    'fashion plain sgd 7': image_cell('fashion', plain, sgd, 7),     'fashion bn adam 7': image_cell('fashion', bn, Adam, 7),
-    'cifar res sgd 7': image_cell('cifar', res, sgd, 7),             'cifar plain adam 7': image_cell('cifar', plain, Adam, 7)}
+    'digits bn adam 3': image_cell('digits', bn, Adam, 3),
+    'digits bn sgd 20': image_cell('digits', bn, sgd, 20),
+    'digits plain adam 20': image_cell('digits', plain, Adam, 20),
+    'digits plain sgd 20': image_cell('digits', plain, sgd, 20),
+    'digits mlp adam 20': image_cell('digits', dense, Adam, 20),
+    'digits mlp sgd 5': image_cell('digits', dense, sgd, 5),
+    'fashion res adam 7': image_cell('fashion', res, Adam, 7),
+    'fashion res sgd 2': image_cell('fashion', res, sgd, 2),
+    'fashion plain sgd 7': image_cell('fashion', plain, sgd, 7),
+    'fashion bn adam 7': image_cell('fashion', bn, Adam, 7),
+    'cifar res sgd 7': image_cell('cifar', res, sgd, 7),
+    'cifar plain adam 7': image_cell('cifar', plain, Adam, 7),
+}
 CONFIRMATION = {
     'mnist bn sgd 7': image_cell('mnist', bn, sgd, 7),
     'cifar 32 res adam 5 (near)': image_cell('cifar_full', res, Adam, 5),
@@ -211,7 +249,12 @@ def superconv(lr, n_epoch): return lambda learn: learn.fit_superconv(n_epoch, lr
 def converge(n_epoch):
     def fit(learn):
         r = learn.superconverge(n_epoch)
-        return dict(lr=r.lr_max, search=round(r.search_steps, 1), search_seconds=round(r.search_seconds, 2), restarts=len(r.restarts))
+        return dict(
+            lr=r.lr_max,
+            search=round(r.search_steps, 1),
+            search_seconds=round(r.search_seconds, 2),
+            restarts=len(r.restarts),
+        )
     return fit
 
 def choices(make, seed):
@@ -265,7 +308,8 @@ def arms(cell, make, n_epoch, seed, n_grid, done):
         if lrs[name] and seed<3:
             for k in (2,4,8): yield f'{name} x{k}', lambda lr=lrs[name],k=k: trained(make, seed, cycle(lr, k*n_epoch))
 
-def worst_first(run): return (-(run['accuracy'] or 0) if run['accuracy'] is not None else 0., ifnone(run['loss'], math.inf))
+def worst_first(run):
+    return (-(run['accuracy'] or 0) if run['accuracy'] is not None else 0., ifnone(run['loss'], math.inf))
 
 # ---- the study ----
 
@@ -273,8 +317,12 @@ def method():
     "The commit that the sources of the method are those of"
     files = ['superconv_fastai/lr_search.py', 'superconv_fastai/superconverge.py']
     root = results.parent.parent
-    def git(*args): return subprocess.run(['git', '-C', str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
-    if git('status', '--porcelain', '--', *files): sys.exit(f"commit {' and '.join(files)} first: the log names the commit of the method")
+    def git(*args):
+        return subprocess.run(
+            ['git', '-C', str(root), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    if git('status', '--porcelain', '--', *files):
+        sys.exit(f"commit {' and '.join(files)} first: the log names the commit of the method")
     return git('log', '-1', '--format=%H', '--', *files)
 
 def study(half):
@@ -284,7 +332,9 @@ def study(half):
     with RunLog('zero tuning', results/f'zero_tuning_{half}.jsonl', dict(half=half, method=method()), info) as log:
         for seed in range(n_seeds):
             for cell,(make,n_epoch) in cells.items():
-                if cell in NEEDS and not find_spec(NEEDS[cell]): print(f'{cell}: left out, {NEEDS[cell]} is not installed'); continue
+                if cell in NEEDS and not find_spec(NEEDS[cell]):
+                    print(f'{cell}: left out, {NEEDS[cell]} is not installed')
+                    continue
                 begun = time.perf_counter()
                 for name,run in arms(cell, make, n_epoch, seed, n_grid, lambda arm: log.runs[cell,arm,seed]):
                     if (cell,name,seed) not in log.runs: log.add((cell, name, seed), run())
@@ -295,7 +345,8 @@ def complete(runs):
     return sorted({(c,s) for c,a,s in runs if a.startswith('fit_superconv')})
 
 def summary(half):
-    "Regret of each arm against the best LR of the other seeds, points of accuracy (percent of the gain in loss where there is no accuracy)"
+    """Regret of each arm against the best LR of the other seeds, points of accuracy (percent of the gain in loss where
+    there is no accuracy)"""
     head,runs,_ = read_log('zero tuning', results/f'zero_tuning_{half}.jsonl')
     print('method', head['of']['method'][:12], 'on', head['info']['machine']['cpu'], len(runs), 'runs')
     rows,whole = [],complete(runs)
@@ -311,11 +362,19 @@ def summary(half):
         best = max((a for a in fits if mean[a]==mean[a]), key=mean.get)
         oracle = value(c, best, s)
         if not math.isfinite(oracle): oracle = max(value(c, a, s) for a in fits if math.isfinite(value(c, a, s)))
-        rows += [dict(cell=c, seed=s, arm=a, regret=oracle-value(c, a, s)) for a in
-                 ('superconverge','learn.lr','valley','steep','minimum','slide','probe','range test') if (c,a,s) in runs]
+        rows += [
+            dict(cell=c, seed=s, arm=a, regret=oracle - value(c, a, s))
+            for a in ('superconverge', 'learn.lr', 'valley', 'steep', 'minimum', 'slide', 'probe', 'range test')
+            if (c, a, s) in runs
+        ]
     if not rows: return print('no cell is complete yet')
     df = pd.DataFrame(rows)
-    print(df.groupby('arm').regret.agg(['mean', lambda v: v.quantile(.9), 'max', 'count']).set_axis(['mean','90 %','worst','runs'], axis=1).round(2))
+    print(
+        df.groupby('arm')
+        .regret.agg(['mean', lambda v: v.quantile(0.9), 'max', 'count'])
+        .set_axis(['mean', '90 %', 'worst', 'runs'], axis=1)
+        .round(2)
+    )
     print(df[df.arm=='superconverge'].groupby('cell').regret.agg(['mean','max','count']).round(2))
 
 if __name__=='__main__':

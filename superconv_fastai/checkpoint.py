@@ -51,7 +51,12 @@ def _grads(learn):
     params = {(k,n):p for k,m in _modules(learn).items() for n,p in m.named_parameters()}
     return {k: None if zero(p.grad) else p.grad for k,p in params.items() if p.grad is not None}
 
-_counters = {'TrackerCallback':('best','new_best','wait'), 'GradientAccumulation':('count',), 'ParamScheduler':('hps',), 'GANTrainer':('gen_mode',)}
+_counters = {
+    'TrackerCallback': ('best', 'new_best', 'wait'),
+    'GradientAccumulation': ('count',),
+    'ParamScheduler': ('hps',),
+    'GANTrainer': ('gen_mode',),
+}
 
 def _counter_names(cb): return [k for t in type(cb).__mro__ for k in _counters.get(t.__name__, ()) if k in vars(cb)]
 

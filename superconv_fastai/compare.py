@@ -197,8 +197,10 @@ def _recorded_run(learn, fit, metric, arm, n_epoch, seed):
         rec.close()
     if rec.no_score: raise ValueError(rec.no_score)
     if not rec.lrs:
-        raise ValueError(f'the fit {arm!r} took no optimizer step that fastai knows of: it trains nothing, or a callback '
-                         'takes the steps itself')
+        raise ValueError(
+            f'the fit {arm!r} took no optimizer step that fastai knows of: it trains nothing, or a callback '
+            'takes the steps itself'
+        )
     if not rec.valid and not rec.diverged:
         raise ValueError(f'a callback cancels validation in the run of {arm!r}, so there is no score: remove it')
     return rec,'diverged' if rec.diverged else 'stopped' if cut or len(rec.rows)<n_epoch else 'finished'

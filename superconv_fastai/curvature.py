@@ -228,10 +228,11 @@ class _Paper(_Strategy):
 
 _strategies = dict(paper=_Paper, secant=_Secant, probe=_Probe)
 
-# %% ../nbs/curvature.ipynb #6322db8a
+# %% ../nbs/curvature.ipynb #ccd45060
 _no_step = ('HessianFreeLR: no optimizer step was seen, so there is no estimate. A callback takes the steps itself, or '
             'cancels them: remove it to have one')
 
+# %% ../nbs/curvature.ipynb #6322db8a
 class _Observer(EventCallback):
     "The life of an estimator: when it looks for tensors, counts steps, and hands events to its strategy"
     order,run_valid,_finder = 15,False,False # after what may cancel a step: accumulation, mixed precision, clipping

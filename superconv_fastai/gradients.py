@@ -91,8 +91,10 @@ def _gradients(loss, ps):
     try: gs = torch.autograd.grad(loss, live, allow_unused=True, materialize_grads=True) if live else ()
     except RuntimeError as e:
         if 'backward through the graph a second time' not in str(e): raise
-        raise ValueError('a callback takes the backward pass of the mini-batch itself, so no gradient is left to measure: '
-                         'remove it for this call') from None
+        raise ValueError(
+            'a callback takes the backward pass of the mini-batch itself, so no gradient is left to measure: '
+            'remove it for this call'
+        ) from None
     gs = {id(p):g for p,g in zip(live, gs)}
     gs = [gs[id(p)] if id(p) in gs else torch.zeros_like(p) for p in ps]
     return [(g.to_dense() if g.is_sparse else g).detach() for g in gs] # of old versions zeros require one

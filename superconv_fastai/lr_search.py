@@ -308,7 +308,8 @@ class _Search:
             learn.dls = self.data.loaders(n*self.batches)
             learn.fit_superconv(1, spread(lr, self.ratios), cbs=end, **self.cycle(n))
             loss = math.inf
-            if end.ok: loss = float(end.loss.value) if end.scored else self._validated() # where a callback ended the fit
+            if end.ok:
+                loss = float(end.loss.value) if end.scored else self._validated() # where a callback ended the fit
         self.pay(end.batches*self.ranks/self.batches + self.scoring, f'LR {lr:.2g}: {loss:.4g}')
         return agreed(loss if math.isfinite(loss) else math.inf, learn)
 
@@ -316,7 +317,8 @@ class _Search:
         "What the update probe says"
         with undisturbed(self.learn):
             self.learn.dls = self.data.loaders(n_steps*self.batches)
-            self.learn.lr = spread(self.learn.lr if isinstance(self.learn.lr, float) else 1e-3, self.ratios) # the ramp keeps these
+            # the ramp keeps these
+            self.learn.lr = spread(self.learn.lr if isinstance(self.learn.lr, float) else 1e-3, self.ratios)
             res = self.learn.curvature_lr_find(n_steps=n_steps)
         steps = int(res.estimates.step.max())+1 if len(res.estimates) else n_steps
         self.pay(steps + 2*len(res.estimates)) # two gradients each

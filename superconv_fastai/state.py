@@ -119,7 +119,10 @@ def _put_back(x, alias, requires_grad, clone):
 def _has_attributes(x):
     "Is `x` an object of a loader, whose attributes are worth keeping?"
     if isinstance(x, (torch.Tensor, nn.Module, type)): return False
-    return isinstance(getattr(x, '__dict__', None), dict) and type(x).__module__.partition('.')[0] not in sys.stdlib_module_names
+    return (
+        isinstance(getattr(x, '__dict__', None), dict)
+        and type(x).__module__.partition('.')[0] not in sys.stdlib_module_names
+    )
 
 class _State:
     "The state of all that can be reached from `root`"
@@ -235,7 +238,7 @@ def _modules_of(learn):
     return list(dict.fromkeys([*learn.model.modules(), *(loss.modules() if isinstance(loss, nn.Module) else ())]))
 
 def _held(learn, mods):
-    "Lists, dicts and sets of modules and callbacks, and the tensors of modules beside their parameters: what can change and remain the same object"
+    "Collections in modules and callbacks, and tensors in modules beside parameters: they change in place"
     buffers = [b for m in mods for b in m._buffers.values() if b is not None]
     boxes,tensors,seen,ids = [],[],set(),{id(b) for b in buffers}
     def look(v, deep):
@@ -246,7 +249,8 @@ def _held(learn, mods):
             boxes.append(v)
             if deep and len(v)<=64: [look(o, deep) for o in (v.values() if isinstance(v, dict) else v)]
         elif isinstance(v, tuple) and deep: [look(o, deep) for o in v]
-        elif deep and (id(v) in ids or type(v) is torch.Tensor and v.layout is torch.strided and 0 not in v.stride()): tensors.append(v)
+        elif deep and (id(v) in ids or type(v) is torch.Tensor and v.layout is torch.strided and 0 not in v.stride()):
+            tensors.append(v)
     for b in buffers: look(b, True)
     for m in mods: [look(v, True) for k,v in vars(m).items() if k not in _module_attrs]
     for cb in learn.cbs: [look(v, False) for v in vars(cb).values()]
@@ -265,7 +269,9 @@ def no_trace(learn):
     try: yield
     finally:
         for d,was in attrs:
-            if d.keys()!=was.keys() or any(d[k] is not v for k,v in was.items()): d.clear(); d.update(was)
+            if d.keys()!=was.keys() or any(d[k] is not v for k,v in was.items()):
+                d.clear()
+                d.update(was)
         for b,was in boxes:
             b.clear()
             (b.update if hasattr(b, 'update') else b.extend)(was)

@@ -409,7 +409,7 @@ def superconverge(self:Learner,
     resume=None, # File for a checkpoint before the first step and after each epoch, and to go on from when it exists
     pct_start:float=None # Share of all optimizer steps before the peak, as in `fit_one_cycle`; legs alike when None
 ) -> SuperconvergeReport: # `.lr_max`, `.metrics`, `.search_steps`, `.table()`, `.plot()`; readable as it is
-    "Find the LR on items set aside from the training set, and train one cycle with it; with half of it if that diverges"
+    "Find the LR on items set aside from the training set, and train one cycle with it; half of it if that diverges"
     n_epoch,_ = check_epochs(n_epoch)
     freeze_epochs = count('freeze_epochs', freeze_epochs, 0)
     flag('reset_opt', reset_opt)

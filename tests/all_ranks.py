@@ -21,9 +21,13 @@ def unseed(learn):
 
 learn = unseed(learner())
 learn.fit_superconv(2)
-res['fit_superconv'] = dict(lr=nums(learn.recorder.hps['lr']), mom=nums(learn.recorder.hps['mom']),
-                            weights=digest(learn), restored=nums([learn.opt.hypers[0][k] for k in ('lr','mom')]),
-                            expected=nums(one_cycle(8, .05).values())) # 250 items by two processes, 4 steps in each epoch
+res['fit_superconv'] = dict(
+    lr=nums(learn.recorder.hps['lr']),
+    mom=nums(learn.recorder.hps['mom']),
+    weights=digest(learn),
+    restored=nums([learn.opt.hypers[0][k] for k in ('lr', 'mom')]),
+    expected=nums(one_cycle(8, 0.05).values()),
+)  # 250 items by two processes, 4 steps in each epoch
 
 acc = unseed(learner(cbs=GradientAccumulation(96)))
 acc.fit_superconv(4)
@@ -115,13 +119,16 @@ res['balance_regularization, resumed'] = dict(runs=[[list(k), r] for k,r in agai
 learn,calm = learner(),learner()
 report = unseed(learn).superconverge(2, search=60)
 unseed(calm).fit_superconv(2, report.lr_max)
-res['superconverge'] = dict(lr=report.lr_max, table=report.table().to_json(), weights=digest(learn), as_fit=digest(learn)==digest(calm))
+res['superconverge'] = dict(
+    lr=report.lr_max, table=report.table().to_json(), weights=digest(learn), as_fit=digest(learn) == digest(calm)
+)
 class Spoiled(Callback):
     "The loss of one process is not finite in the run, while the LR is high"
     run_valid = False
     def after_loss(self):
         high = self.opt.hypers[0]['lr']>.05 and not hasattr(self.learn, 'lr_finder')
-        if rank==1 and high: self.learn.loss_grad,self.learn.loss = self.learn.loss_grad*math.nan,self.learn.loss*math.nan
+        if rank==1 and high:
+            self.learn.loss_grad,self.learn.loss = self.learn.loss_grad*math.nan,self.learn.loss*math.nan
 learn = unseed(learner())
 report = learn.superconverge(6, lr_max=.08, cbs=Spoiled())
 res['superconverge, one process has NaN'] = dict(lr=report.lr_max, restarts=len(report.restarts), weights=digest(learn))

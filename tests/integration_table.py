@@ -1,8 +1,8 @@
-"""Run every case of matrix.py and write what happened to data/works_with.json:
-`python tests/integration_table.py [--rest | part of 'row / call' ...]`
+"""Run every case of matrix.py and write what happened to data/works_with.json: `python tests/integration_table.py
+[--rest | part of 'row / call' ...]`
 
-With parts of names only those cases run, with --rest those without the expected result; what they give is put into the table that
-is there."""
+With parts of names only those cases run, with --rest those without the expected result; what they give is put into
+the table that is there."""
 import json, os, platform, sys, tempfile, time, warnings
 from importlib.util import find_spec
 from pathlib import Path

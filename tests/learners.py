@@ -1,6 +1,8 @@
-"""Small learners of every kind that fastai users make: one function per kind, `f(seed=0, path='.')`. Real data, nothing downloaded.
+"""Small learners of every kind that fastai users make: one function per kind, `f(seed=0, path='.')`. Real data, nothing
+downloaded.
 
-`applications` are fastai's applications, each with its own model, data and loss. `options` are one small image classifier with one training option each."""
+`applications` are fastai's applications, each with its own model, data and loss. `options` are one small image
+classifier with one training option each."""
 import atexit, shutil, tempfile
 from functools import lru_cache
 
@@ -46,7 +48,9 @@ def image_files(n_train=32, n_valid=16):
     for i in range(n_train+n_valid):
         f = folder/('train' if i<n_train else 'valid')/str(y[i].item())/f'{i}.png'
         f.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(((x[i,0]-x.min())*255/(x.max()-x.min())).numpy().astype(np.uint8)).resize((32,32)).convert('RGB').save(f)
+        Image.fromarray(((x[i, 0] - x.min()) * 255 / (x.max() - x.min())).numpy().astype(np.uint8)).resize(
+            (32, 32)
+        ).convert('RGB').save(f)
     return folder
 
 def ink(f): return (np.array(Image.open(f).convert('L'))>128).astype(np.uint8)
@@ -96,9 +100,18 @@ def tabular(seed=0, path='.'):
     df = rows('load_wine')
     df['shade'] = pd.cut(df.pop('hue'), 3, labels=['pale','medium','deep']).astype(str)
     df.loc[::10, 'ash'] = np.nan
-    dls = TabularDataLoaders.from_df(df, procs=[Categorify,FillMissing,Normalize], cat_names=['shade'],
-                                     cont_names=[c for c in df if c not in ('shade','target')],
-                                     y_names='target', y_block=CategoryBlock(), valid_idx=range(142, 178), bs=16, num_workers=0, device='cpu')
+    dls = TabularDataLoaders.from_df(
+        df,
+        procs=[Categorify, FillMissing, Normalize],
+        cat_names=['shade'],
+        cont_names=[c for c in df if c not in ('shade', 'target')],
+        y_names='target',
+        y_block=CategoryBlock(),
+        valid_idx=range(142, 178),
+        bs=16,
+        num_workers=0,
+        device='cpu',
+    )
     return quiet(tabular_learner(dls, layers=[32,16], config=tabular_config(ps=.1), metrics=accuracy, opt_func=sgd,
                                  lr=1e-2), path)
 
@@ -107,9 +120,18 @@ def regression(seed=0, path='.'):
     set_seed(seed)
     df = rows('load_diabetes', scaled=False)
     df['target'] /= 100
-    dls = TabularDataLoaders.from_df(df, procs=[Categorify,Normalize], cat_names=['sex'],
-                                     cont_names=['age','bmi','bp','s1','s2','s3','s4','s5','s6'], y_names='target',
-                                     y_block=RegressionBlock(), valid_idx=range(160, 200), bs=20, num_workers=0, device='cpu')
+    dls = TabularDataLoaders.from_df(
+        df,
+        procs=[Categorify, Normalize],
+        cat_names=['sex'],
+        cont_names=['age', 'bmi', 'bp', 's1', 's2', 's3', 's4', 's5', 's6'],
+        y_names='target',
+        y_block=RegressionBlock(),
+        valid_idx=range(160, 200),
+        bs=20,
+        num_workers=0,
+        device='cpu',
+    )
     return quiet(tabular_learner(dls, layers=[20], y_range=(0,4), opt_func=sgd, lr=1e-2), path)
 
 def collab(seed=0, path='.'):
@@ -208,16 +230,23 @@ def classifier(seed=0, path='.', cbs=None, n=250, **kwargs):
                                                cbs=cbs), **kwargs}), path)
 
 class CpuMixedPrecision(MixedPrecision):
-    "fastai's mixed precision where there is no GPU: the CPU's autocast, a real scaler, and an overflow at the third step"
+    """fastai's mixed precision where there is no GPU: the CPU's autocast, a real scaler, and an overflow at the third
+    step"""
     def before_fit(self):
-        self.autocast,self.learn.scaler,self.scales,self._n = torch.autocast('cpu', dtype=torch.bfloat16),torch.amp.GradScaler('cpu', init_scale=2.**10, growth_interval=3),L(),0
+        self.autocast, self.learn.scaler, self.scales, self._n = (
+            torch.autocast('cpu', dtype=torch.bfloat16),
+            torch.amp.GradScaler('cpu', init_scale=2.0**10, growth_interval=3),
+            L(),
+            0,
+        )
     def before_step(self):
         self._n += 1
         if self._n==3: next(self.learn.model.parameters()).grad[0] = math.inf
         super().before_step()
 
 class Copies(NonNativeMixedPrecision):
-    "fastai's non-native mixed precision where there is no GPU: the optimizer has copies of the parameters, only they are not of another precision"
+    """fastai's non-native mixed precision where there is no GPU: the optimizer has copies of the parameters, only they
+    are not of another precision"""
     name = 'non_native_mixed_precision'
     def __init__(self): super().__init__(loss_scale=1, dynamic=False)
     def before_fit(self):

@@ -1,8 +1,8 @@
-"""Every public call against every kind of learner and training option that fastai users combine: what each case asserts, and what
-is expected of it. It works, or is refused with a reason that names it.
+"""Every public call against every kind of learner and training option that fastai users combine: what each case
+asserts, and what is expected of it. It works, or is refused with a reason that names it.
 
-`test_integration.py` runs the cases; `python tests/integration_table.py` writes what happened to `data/works_with.json`, which the
-lesson *Works with* shows."""
+`test_integration.py` runs the cases; `python tests/integration_table.py` writes what happened to
+`data/works_with.json`, which the lesson *Works with* shows."""
 import hashlib, warnings
 from pathlib import Path
 
@@ -33,7 +33,9 @@ def trained(learn):
 def everything(learn):
     "All of a learner that a call could change"
     def of_callback(cb): # without what it has open
-        return type(cb).__name__, bits({k:v for k,v in sorted(vars(cb).items()) if k not in ('learn','file','writer','plt')})
+        return type(cb).__name__, bits(
+            {k: v for k, v in sorted(vars(cb).items()) if k not in ('learn', 'file', 'writer', 'plt')}
+        )
     def of_file(f): return hashlib.sha1(f.read_bytes()).hexdigest()
     return dict(
         **trained(learn),
@@ -72,7 +74,8 @@ def naive_places(case, learn, n_epoch):
 # ---- the calls: each makes its learners by `make(seed)`, and asserts what the call promises ----
 
 def call_fit(case, make, path, n_epoch):
-    "LR and momentum of each step are those of the schedule; the network trains; lr and momentum are put back; the learner goes on"
+    """LR and momentum of each step are those of the schedule; the network trains; lr and momentum are put back; the
+    learner goes on"""
     n,places = naive_places(case, make(0, path), n_epoch)
     learn,steps = make(0, path),Steps()
     if learn.opt is None: learn.create_opt()
@@ -134,7 +137,11 @@ def call_range_test(case, learn):
     if case=='a callback that cancels the fit':
         assert 'A callback ended the test after 4 of 10 steps' in repr(res)
         return
-    assert np.allclose(res.lrs, np.linspace(0, 5*top(learn), 11)[[0,3,7,10]]) and len(res.step_losses)==10 and len(res.table())==4
+    assert (
+        np.allclose(res.lrs, np.linspace(0, 5 * top(learn), 11)[[0, 3, 7, 10]])
+        and len(res.step_losses) == 10
+        and len(res.table()) == 4
+    )
     assert all(np.isfinite(v).all() for v in (res.scores, res.valid_losses, res.step_losses))
 
 def observer(mode):
@@ -190,7 +197,9 @@ def call_compare(case, make, path, n_epoch):
     learn = make(0, path)
     n,places = naive_places(case, learn, 1)
     lrs = one_cycle(n, top(learn)).values()[places]
-    assert math.isclose(constant.lr, top(learn)) and any(math.isclose(cycle.lr, v) for v in (lrs if case in skips else lrs[-1:]))
+    assert math.isclose(constant.lr, top(learn)) and any(
+        math.isclose(cycle.lr, v) for v in (lrs if case in skips else lrs[-1:])
+    )
     assert 0<cycle.step==constant.step<=len(places) and math.isfinite(cycle.metric) and math.isfinite(cycle.valid_loss)
 
 @untouched
@@ -247,40 +256,86 @@ no_export = ('TensorBoardCallback', 'WandbCallback, offline', 'CSVLogger', # fas
              'GANLearner') # export makes an optimizer of what is trainable, and finds the state of one for all
 swaps_head = 'self-supervised, swaps head and optimizer' # the head of the learner itself does not train
 
-fits = 'fit_superconv',"HessianFreeLR('paper')","HessianFreeLR('secant')","HessianFreeLR('probe')" # all run fit_superconv
+# all run fit_superconv
+fits = 'fit_superconv',"HessianFreeLR('paper')","HessianFreeLR('secant')","HessianFreeLR('probe')"
 adaptive = 'Adam','ranger','Lookahead','Larc','Lamb','torch AdamW','torch RMSprop','torch Adagrad','torch NAdam'
 refused = {
-    **{('IterableDataset without a length',call):'has no length' for call in calls if call not in ('curvature_lr','regularizers')},
-    **{(row,call):'both drive lr or momentum: remove one of them' for row in ('ReduceLROnPlateau','ParamScheduler of lr')
-       for call in (*fits,'balance_regularization','compare_fits')},
-    **{(row,f"HessianFreeLR('{mode}')"):"are not its LR times a gradient: use mode='probe'" for row in adaptive
-       for mode in ('paper','secant')},
-    **{('an optimizer that has copies of the parameters',call):"the optimizer's parameters are copies of the model's"
-       for call in ("HessianFreeLR('secant')","HessianFreeLR('probe')",'curvature_lr_find')},
-    ('a callback that cancels the fit','balance_regularization'): 'a callback of the learner ended a run of the search early',
-    ('ShortEpochCallback','lr_range_test'): 'a callback cancels validation, so the range test cannot measure',
-    ('ShortEpochCallback','balance_regularization'): 'a callback of the learner cancels validation',
-    ('ShortEpochCallback','compare_fits'): 'a callback cancels validation in the run of',
-    **{('a callback that takes the step itself',call):'took no optimizer step that fastai knows of' for call in ('compare_fits','tune_lr')},
-    ('a callback that takes the step itself','curvature_lr'): 'a callback takes the backward pass of the mini-batch itself',
-    ('a callback that takes the step itself','curvature_lr_find'): 'batches in a row went by without an optimizer step',
-    ('a metric that raises before the first step','lr_range_test'): "the metric 'precision_of_9' raises ZeroDivisionError",
-    ('a frozen embedding, sparse gradients','balance_regularization'): 'optimizers add no decay to those',
-    (swaps_head,'resume'): "it must be a checkpoint of this fit, and it is another's",
+    **{
+        ('IterableDataset without a length', call): 'has no length'
+        for call in calls
+        if call not in ('curvature_lr', 'regularizers')
+    },
+    **{
+        (row, call): 'both drive lr or momentum: remove one of them'
+        for row in ('ReduceLROnPlateau', 'ParamScheduler of lr')
+        for call in (*fits, 'balance_regularization', 'compare_fits')
+    },
+    **{
+        (row, f"HessianFreeLR('{mode}')"): "are not its LR times a gradient: use mode='probe'"
+        for row in adaptive
+        for mode in ('paper', 'secant')
+    },
+    **{
+        ('an optimizer that has copies of the parameters', call): "the optimizer's parameters are copies of the model's"
+        for call in ("HessianFreeLR('secant')", "HessianFreeLR('probe')", 'curvature_lr_find')
+    },
+    (
+        'a callback that cancels the fit',
+        'balance_regularization',
+    ): 'a callback of the learner ended a run of the search early',
+    ('ShortEpochCallback', 'lr_range_test'): 'a callback cancels validation, so the range test cannot measure',
+    ('ShortEpochCallback', 'balance_regularization'): 'a callback of the learner cancels validation',
+    ('ShortEpochCallback', 'compare_fits'): 'a callback cancels validation in the run of',
+    **{
+        ('a callback that takes the step itself', call): 'took no optimizer step that fastai knows of'
+        for call in ('compare_fits', 'tune_lr')
+    },
+    (
+        'a callback that takes the step itself',
+        'curvature_lr',
+    ): 'a callback takes the backward pass of the mini-batch itself',
+    (
+        'a callback that takes the step itself',
+        'curvature_lr_find',
+    ): 'batches in a row went by without an optimizer step',
+    (
+        'a metric that raises before the first step',
+        'lr_range_test',
+    ): "the metric 'precision_of_9' raises ZeroDivisionError",
+    ('a frozen embedding, sparse gradients', 'balance_regularization'): 'optimizers add no decay to those',
+    (swaps_head, 'resume'): "it must be a checkpoint of this fit, and it is another's",
 }
 
-silent = {('a callback that takes the step itself',f"HessianFreeLR('{mode}')"):'no optimizer step was seen, so there is no estimate'
-          for mode in ('paper','secant','probe')}
+silent = {
+    (
+        'a callback that takes the step itself',
+        f"HessianFreeLR('{mode}')",
+    ): 'no optimizer step was seen, so there is no estimate'
+    for mode in ('paper', 'secant', 'probe')
+}
 
-cases = [*((row, call) for row in (*applications, *options) for call in calls), *((row, call) for row in kinds for call in of_kinds)]
-# Measured: of 222 s (one process, one core) the cases of these rows take 106 s, and the three searches of most others 33 s.
+cases = [
+    *((row, call) for row in (*applications, *options) for call in calls),
+    *((row, call) for row in kinds for call in of_kinds),
+]
+# Measured: of 222 s (one process, one core) the cases of these rows take 106 s, and the three searches of most others
+# 33 s.
 # The rest, every row and every call, are for every day.
 large = ('vision_learner', 'unet_learner', 'language_model_learner', 'model.compile()',
          'model.compile() through AOT autograd') # of these only fit_superconv
 searches = 'curvature_lr_find','balance_regularization','compare_fits','tune_lr' # many runs each: of these rows only
-searched = ('tabular_learner', 'plain', 'IterableDataset without a length', 'ReduceLROnPlateau', 'TerminateOnNaNCallback',
-            'CSVLogger', 'ProgressCallback, ShowGraphCallback', 'ShortEpochCallback',
-            'a callback that cancels the fit', 'a metric that raises before the first step') # and of those that a search has to do something about
+searched = (
+    'tabular_learner',
+    'plain',
+    'IterableDataset without a length',
+    'ReduceLROnPlateau',
+    'TerminateOnNaNCallback',
+    'CSVLogger',
+    'ProgressCallback, ShowGraphCallback',
+    'ShortEpochCallback',
+    'a callback that cancels the fit',
+    'a metric that raises before the first step',
+)  # and of those that a search has to do something about
 
 def is_slow(row, call):
     if row in large: return call!='fit_superconv'

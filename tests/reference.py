@@ -57,7 +57,8 @@ def places(n_epoch, batch_sizes, n_acc):
 # ---- range test ----
 
 def sweep(model, loss_func, batches, valid, lrs, mom=0., due=(), wd=0.):
-    "SGD with momentum, one LR for each step. `[(step, held-out loss, held-out accuracy)]`, the training losses, and the trained copy of the model"
+    """SGD with momentum, one LR for each step. `[(step, held-out loss, held-out accuracy)]`, the training losses, and
+    the trained copy of the model"""
     model = copy.deepcopy(model)
     bufs = [torch.zeros_like(p) for p in model.parameters()]
     rows,losses,steps = [],[],iter(batches)
@@ -92,7 +93,8 @@ def reached(y, noise):
     return max(sum(y[a:b])/(b-a) - noise/math.sqrt(b-a) for a in range(len(y)) for b in range(a+1, len(y)+1))
 
 def noise(y):
-    "From the second differences, by their median; by that of the others if most are 0 and the rest are more than a few jumps"
+    """From the second differences, by their median; by that of the others if most are 0 and the rest are more than
+    a few jumps"""
     d = [abs(a-2*b+c) for a,b,c in zip(y, y[1:], y[2:])]
     jumps = [v for v in d if v>0]
     if statistics.median(d)==0 and len(jumps)>8: d = jumps
@@ -101,7 +103,8 @@ def noise(y):
 # ---- curvature: whole snapshots around every call of the optimizer, plain loops, float64 ----
 
 class Snapshots(Callback):
-    "Wraps the optimizer's own `step`: all weights before and after each real step, with LR and momentum of every group. Independent of callback events"
+    """Wraps the optimizer's own `step`: all weights before and after each real step, with LR and momentum of every
+    group. Independent of callback events"""
     order = 90
     def __init__(self, blobs=False): self._blobs,self._steps = blobs,[]
     def _snap(self):
@@ -120,7 +123,8 @@ class Snapshots(Callback):
 def differences(steps, lrs): return [[(b-a)/lr if lr else None for a,b in zip(x, y)] for (x,y),lr in zip(steps, lrs)]
 
 def pair_sums(first, second):
-    "Sums of |d_i| and of |d_i/lr_i - d_{i+1}/lr_{i+1}|, and s.y, over all groups whose LR is not 0; None when there is none"
+    """Sums of |d_i| and of |d_i/lr_i - d_{i+1}/lr_{i+1}|, and s.y, over all groups whose LR is not 0; None when
+    there is none"""
     num = den = dot = 0.
     some = False
     for x0,x1,lr0,y0,y1,lr1 in zip(first[0], first[1], first[2], second[0], second[1], second[2]):
@@ -146,7 +150,8 @@ def paper_estimates(steps, every=1, alpha=.1, smoothing='sums'):
     return res
 
 def authors_script(snapshots, lrs, alpha=.1):
-    "What the authors' L2TermComputation scripts compute, written anew: LR(i) in front, all blobs, average started at 0.1"
+    """What the authors' L2TermComputation scripts compute, written anew: LR(i) in front, all blobs, average started at
+    0.1"""
     res,avg = [],.1
     for i in range(len(snapshots)-2):
         top = sum((b-a).abs().sum().item() for a,b in zip(snapshots[i], snapshots[i+1]))
@@ -193,9 +198,12 @@ def paired_t(a, b):
     return ci.low,ci.high
 
 def median_interval(x):
-    "The narrowest pair of order statistics, equally far from both ends, that holds the median of n values in 95 % of all cases. By counting all of them"
+    """The narrowest pair of order statistics, equally far from both ends, that holds the median of n values in 95 % of
+    all cases. By counting all of them"""
     x,n = sorted(x),len(x)
-    for k in range(n//2, 0, -1): # the true median lies between the k-th smallest and the k-th largest unless fewer than k values lie on one side of it
+    # the true median lies between the k-th smallest and the k-th largest unless fewer than k values lie on one side
+    # of it
+    for k in range(n//2, 0, -1):
         inside = sum(k <= sum(sides) <= n-k for sides in product((0,1), repeat=n))
         if inside/2**n >= .95: return x[k-1],x[n-k]
     return 0.,math.inf
@@ -230,7 +238,8 @@ def heavy_ball(lrs, wd, moms):
     return w
 
 def tukey(rows, critical):
-    "Tukey's honest significant difference for rows whose columns are paired; `critical(c, df)` is the studentized range's"
+    """Tukey's honest significant difference for rows whose columns are paired; `critical(c, df)` is the studentized
+    range's"""
     c,s = len(rows),len(rows[0])
     row = [sum(r)/s for r in rows]
     col = [sum(r[j] for r in rows)/c for j in range(s)]
@@ -240,7 +249,8 @@ def tukey(rows, critical):
     return critical(c, df)*math.sqrt(ss/df)/math.sqrt(s)
 
 def race(x, critical):
-    "Rows of `x` that may have the smallest mean, when after each seed only those that may have it go on; the number of rows stays that of the start"
+    """Rows of `x` that may have the smallest mean, when after each seed only those that may have it go on; the
+    number of rows stays that of the start"""
     n,live = len(x),list(range(len(x)))
     for s in range(2, len(x[0])+1):
         while len(live) > 1:

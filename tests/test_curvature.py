@@ -1145,8 +1145,8 @@ def test_curvature_lr_disturbs_nothing(opt):
     )
 
 def test_curvature_lr_of_a_noisy_quadratic():
-    """Loss w'Aw/2 + b'w with a fresh b for each mini-batch: the best step for the expected loss is |g|^2/(g'Ag + tr(AS));
-    slopes and curvatures are known"""
+    """Loss w'Aw/2 + b'w with a fresh b for each mini-batch: the best step for the expected loss is |g|^2/(g'Ag +
+    tr(AS)); slopes and curvatures are known"""
     A = torch.diag(torch.linspace(1, 10, 50))
     class Bowl(Module):
         def __init__(self): self.w = nn.Parameter(torch.ones(50))

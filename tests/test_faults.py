@@ -1,4 +1,5 @@
-"What goes wrong in practice: kills, exceptions anywhere, NaN, memory and disks that are full, files of others. Nothing finished is lost."
+"""What goes wrong in practice: kills, exceptions anywhere, NaN, memory and disks that are full, files of others.
+Nothing finished is lost."""
 import json, multiprocessing, os, pickle, re, resource, signal, sys, warnings
 import contextlib
 from contextlib import contextmanager, suppress
@@ -63,7 +64,8 @@ class Finished(Callback):
 
 @pytest.mark.parametrize('kind', ['sgd','accumulate'])
 def test_killed_fits_go_on(kind, tmp_path):
-    "Each fit is killed, resumed, killed, and resumed to its end: as if nothing had been, and no epoch that was written is trained again"
+    """Each fit is killed, resumed, killed, and resumed to its end: as if nothing had been, and no epoch that was
+    written is trained again"""
     alone = learner(kind, tmp_path)
     fit(alone, kind, 3)
     want,killed = seen(alone),0
@@ -113,7 +115,8 @@ def comparison(path):
 
 @pytest.mark.parametrize('kind,call', [('balance',search), ('comparison',comparison)])
 def test_killed_searches_go_on(kind, call, tmp_path):
-    "Killed at 20 random moments, on the same log until it is complete: what was in it stays, and the result is that of a search left alone"
+    """Killed at 20 random moments, on the same log until it is complete: what was in it stays, and the result is
+    that of a search left alone"""
     want = call(None)
     at,k = moments(lambda: call(tmp_path/'count')),0
     n_runs = (tmp_path/'count').read_bytes().count(b'\n')-1
@@ -144,7 +147,9 @@ def test_a_metric_that_raises_stops_only_what_it_decides():
     assert not any('never_predicted' in r['metrics'] for r in b.runs.values())
     c = compare_fits(make, dict(a=plain, b=plain), 1, 1, progress=False)
     assert set(c.ends.status)=={'finished'}
-    with pytest.raises(ValueError, match="the metric 'never_predicted' raises ZeroDivisionError: .* Choose another one with metric="):
+    with pytest.raises(
+        ValueError, match="the metric 'never_predicted' raises ZeroDivisionError: .* Choose another one with metric="
+    ):
         compare_fits(make, dict(a=plain), 1, 1, metric='never_predicted', progress=False)
 
 # ---- exceptions, anywhere ----
@@ -212,7 +217,8 @@ def test_observers_leave_the_learner_as_it_was(call, place, error):
 @pytest.mark.parametrize('error', errors, ids=lambda e: e[0].__name__)
 @pytest.mark.parametrize('place', [*places, 'callback.after_epoch'])
 def test_a_fit_that_fails_goes_on(place, error, tmp_path):
-    "lr, momentum, callbacks, logger, loss and autocast are put back, the finished epochs are in the file, and the same learner goes on"
+    """lr, momentum, callbacks, logger, loss and autocast are put back, the finished epochs are in the file, and
+    the same learner goes on"""
     alone = faulty(place, noop)
     alone.fit_superconv(4, .02)
     fault = Fault(error[0](error[1]), dict(metric=6, **{'callback.after_epoch':3}).get(place, 33))
@@ -316,7 +322,8 @@ def test_a_training_that_becomes_nan_is_kept_to_the_bit(tmp_path):
 
 @contextmanager
 def disk_full(size):
-    "Files of this process cannot grow beyond `size` bytes: a write is cut in the middle by the kernel, as on a full disk"
+    """Files of this process cannot grow beyond `size` bytes: a write is cut in the middle by the kernel, as on a full
+    disk"""
     was,handler = resource.getrlimit(resource.RLIMIT_FSIZE),signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, was[1]))
     try: yield
@@ -378,8 +385,13 @@ def test_a_search_on_a_full_disk_loses_nothing(kind, call, tmp_path, monkeypatch
 def test_a_disk_that_is_full_at_once(tmp_path):
     "Nothing runs before there is a log"
     made = []
-    with disk_full(10), pytest.raises(ValueError,
-                                      match=r'^path=.*log.* is not allowed: it must be a file that can be written to: .*File too large'):
+    with (
+        disk_full(10),
+        pytest.raises(
+            ValueError,
+            match=r'^path=.*log.* is not allowed: it must be a file that can be written to: .*File too large',
+        ),
+    ):
         compare_fits(made.append, dict(a=plain), 1, 1, path=tmp_path/'log', progress=False)
     assert not made
     compare_fits(small, dict(a=plain), 1, 1, path=tmp_path/'log', progress=False) # what is left of it does no harm
@@ -397,12 +409,17 @@ def test_read_only_folders_are_refused_before_anything_happens(tmp_path):
     before = fingerprint(learn)
     for name,f in dict(resume=lambda: learn.fit_superconv(1, .1, resume=bad),
                        path=lambda: SuperconvCheckpoint(bad)).items():
-        with pytest.raises(ValueError, match=f"^{name}='/proc/superconv.log' is not allowed: it must be a file in a folder that can be written to"):
+        with pytest.raises(
+            ValueError,
+            match=f"^{name}='/proc/superconv.log' is not allowed: it must be a file in a folder that can be written to",
+        ):
             f()
     for f in (lambda: learn.balance_regularization(.1, 1, [0.,1.], path=bad),
               lambda: compare_fits(small, dict(a=plain), 1, 1, path=bad, progress=False), lambda: tune_lr(small, plain,
                   [.1,.2,.3], 1, path=bad, progress=False)):
-        with pytest.raises(ValueError, match="^path='/proc/superconv.log' is not allowed: it must be a file that can be written to"):
+        with pytest.raises(
+            ValueError, match="^path='/proc/superconv.log' is not allowed: it must be a file that can be written to"
+        ):
             f()
     same(before, fingerprint(learn))
 
@@ -414,9 +431,21 @@ def test_nothing_in_the_package_unpickles_a_file():
     bad = []
     for f in sorted(Path(superconv_fastai.__file__).parent.rglob('*.py')):
         for i,line in enumerate(f.read_text().splitlines(), 1):
-            if re.search(r'\b(pickle|dill|shelve|marshal|joblib|yaml)\.(load|loads|Unpickler|open)\b|read_pickle|load_learner|allow_pickle\s*=\s*True|(?<![.\w])(eval|exec)\(', line) and 'cloudpickle.loads(blob)' not in line:
+            if (
+                re.search(
+                    r'\b(pickle|dill|shelve|marshal|joblib|yaml)\.(load|loads|Unpickler|open)\b|read_pickle|'
+                    r'load_learner|allow_pickle\s*=\s*True|(?<![.\w])(eval|exec)\(',
+                    line,
+                )
+                and 'cloudpickle.loads(blob)' not in line
+            ):
                 bad.append((f.name, i, line))
-            if re.search(r'\btorch\.load\(', line) and 'weights_only=True' not in line or re.search(r'\b(np|numpy)\.load\(', line) and 'allow_pickle=False' not in line:
+            if (
+                re.search(r'\btorch\.load\(', line)
+                and 'weights_only=True' not in line
+                or re.search(r'\b(np|numpy)\.load\(', line)
+                and 'allow_pickle=False' not in line
+            ):
                 bad.append((f.name, i, line))
             if re.search(r'weights_only\s*=\s*False|__import__\(|os\.system|shell\s*=\s*True', line):
                 bad.append((f.name, i, line))

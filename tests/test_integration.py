@@ -5,7 +5,9 @@ import pytest
 from matrix import *
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('row,call', [pytest.param(*o, marks=[pytest.mark.slow]*is_slow(*o), id=' / '.join(o)) for o in cases])
+@pytest.mark.parametrize(
+    'row,call', [pytest.param(*o, marks=[pytest.mark.slow] * is_slow(*o), id=' / '.join(o)) for o in cases]
+)
 def test_works_with(row, call, tmp_path, monkeypatch):
     if row in needs: pytest.importorskip(needs[row])
     monkeypatch.chdir(tmp_path)
@@ -17,7 +19,8 @@ def test_works_with(row, call, tmp_path, monkeypatch):
 def test_the_table_in_the_docs_is_this_matrix():
     "Its cells are the cases here, each with what is expected here; `python tests/integration_table.py` writes it"
     table = json.loads((root/'tests'/'data'/'works_with.json').read_text())
-    for name,rows in dict(applications=applications, options=options, kinds=kinds).items(): assert table[name]==list(rows)
+    for name,rows in dict(applications=applications, options=options, kinds=kinds).items():
+        assert table[name]==list(rows)
     assert table['words']==list(dict.fromkeys([*refused.values(), *silent.values()]))
     assert {(row,call) for row,o in table['cells'].items() for call in o}==set(cases)
     assert [(row,call) for row,call in cases if not as_expected(row, call, table['cells'][row][call])]==[]

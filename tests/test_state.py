@@ -1,4 +1,5 @@
-"What `undisturbed` promises, on learners that use what fastai and torch offer. Each is compared with a twin that was left alone."
+"""What `undisturbed` promises, on learners that use what fastai and torch offer. Each is compared with a twin that was
+left alone."""
 import os, random
 from collections import OrderedDict
 import pytest, torch

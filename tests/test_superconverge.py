@@ -1,4 +1,5 @@
-"`superconverge` on real learners: what it finds, what it looks at, what it leaves alone, and what it does when a run diverges."
+"""`superconverge` on real learners: what it finds, what it looks at, what it leaves alone, and what it does when a run
+diverges."""
 import json, pickle, subprocess, sys, warnings
 from contextlib import suppress
 from itertools import count
@@ -20,7 +21,8 @@ from superconv_fastai.lr_search import *
 from superconv_fastai.superconverge import *
 from test_integration import everything, same
 
-for name in [n for n in dir() if n.startswith('test')]: del globals()[name] # fastai's star import brings fastcore's asserts
+for name in [n for n in dir() if n.startswith('test')]:
+    del globals()[name] # fastai's star import brings fastcore's asserts
 
 sgd = partial(SGD, mom=.9)
 
@@ -28,7 +30,9 @@ class Net(nn.Module):
     "Two groups of parameters, BatchNorm and dropout"
     def __init__(self, bn=True):
         super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32) if bn else nn.Identity(), nn.ReLU(), nn.Dropout(.1))
+        self.body = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32) if bn else nn.Identity(), nn.ReLU(), nn.Dropout(0.1)
+        )
         self.head = nn.Linear(32, 10)
     def forward(self, x): return self.head(self.body(x))
 
@@ -39,7 +43,9 @@ def learner(n=300, opt=Adam, seed=0, bs=32, bn=True, path='.', cbs=None, **kwarg
     set_seed(seed)
     dls = tensor_dls([t[:n] for t in digits('train')], [t[:64] for t in digits('tune')], bs, 'cpu')
     for i,dl in enumerate(dls.loaders): dl.rng.seed(i)
-    return Learner(dls, Net(bn), CrossEntropyLossFlat(), opt_func=opt, metrics=accuracy, path=Path(path), cbs=cbs, **kwargs)
+    return Learner(
+        dls, Net(bn), CrossEntropyLossFlat(), opt_func=opt, metrics=accuracy, path=Path(path), cbs=cbs, **kwargs
+    )
 
 def seeded(learn):
     "With the global generators as they always are: dropout draws from them"
@@ -50,7 +56,8 @@ def weights(learn): return [p.detach().clone() for p in learn.model.state_dict()
 def alike(a, b): return all(map(torch.equal, a, b))
 
 def batches():
-    "A callback that sees all batches, and what it saw: (in the search?, training?, items). Its own list would be put back after each cycle"
+    """A callback that sees all batches, and what it saw: (in the search?, training?, items). Its own list would be put
+    back after each cycle"""
     seen = []
     class Batches(Callback):
         order = 1
@@ -61,16 +68,33 @@ def in_search(learn): return not any(isinstance(cb, DivergenceWatch) for cb in l
 
 # ---- the run ----
 
-@pytest.mark.parametrize('opt', [Adam, sgd, SGD, partial(OptimWrapper, opt=torch.optim.AdamW)], ids=['Adam','SGD, momentum','SGD','torch AdamW'])
+@pytest.mark.parametrize(
+    'opt',
+    [Adam, sgd, SGD, partial(OptimWrapper, opt=torch.optim.AdamW)],
+    ids=['Adam', 'SGD, momentum', 'SGD', 'torch AdamW'],
+)
 def test_the_run_is_that_of_fit_superconv_to_the_bit(opt):
     a,b = learner(opt=opt),learner(opt=opt)
     report = seeded(a).superconverge(4)
     seeded(b).fit_superconv(4, report.lr_max)
     assert alike(weights(a), weights(b)) and a.recorder.lrs==b.recorder.lrs
     assert [v[:3] for v in a.recorder.values]==[v[:3] for v in b.recorder.values]
-    assert report.metrics['accuracy']==pytest.approx(float(a.recorder.values[-1][2])) and report.n_steps==40 and not report.restarts
+    assert (
+        report.metrics['accuracy'] == pytest.approx(float(a.recorder.values[-1][2]))
+        and report.n_steps == 40
+        and not report.restarts
+    )
 
-@pytest.mark.parametrize('kwargs', [dict(div=5., div_final=10., tail_pct=.3), dict(policy='cosine', wd=.1), dict(stepsize=12, moms=(.9,.8,.9)), dict(policy='authors')], ids=str)
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        dict(div=5.0, div_final=10.0, tail_pct=0.3),
+        dict(policy='cosine', wd=0.1),
+        dict(stepsize=12, moms=(0.9, 0.8, 0.9)),
+        dict(policy='authors'),
+    ],
+    ids=str,
+)
 def test_arguments_reach_the_run_and_the_search(kwargs):
     a,b = learner(),learner()
     report = seeded(a).superconverge(4, **kwargs)
@@ -134,7 +158,8 @@ def test_what_is_scored_is_not_trained_on():
     def keys(dl): return [x.numpy().tobytes() for xs,_ in dl for x in xs]
     trained,held = keys(part),keys(scored)
     assert len(trained)==70*32 and len(held)==100 and len(set(held))==len({*held}-{*trained})
-    assert len({*trained})==len({x.numpy().tobytes() for x in digits('train')[0]})-len({*held}) # all others have their turn
+    # all others have their turn
+    assert len({*trained})==len({x.numpy().tobytes() for x in digits('train')[0]})-len({*held})
 
 @pytest.mark.parametrize('n,k', [(200,100), (999,100), (3000,300), (50_000,2000)])
 def test_a_tenth_is_set_aside(n, k):
@@ -162,25 +187,43 @@ def test_without_augmentation():
     class Doubles(RandTransform): # of the training set alone
         split_idx = 0
         def encodes(self, o:TensorImageBase): return o*2
-    ds = Datasets(range(300), [[lambda i: TensorImageBase(x[i])], [lambda i: int(y[i]), Categorize()]], splits=[range(250), range(250, 300)])
-    learn = Learner(ds.dataloaders(bs=25, after_item=Doubles(p=1.), device='cpu', num_workers=0), Net(), CrossEntropyLossFlat())
+    ds = Datasets(
+        range(300),
+        [[lambda i: TensorImageBase(x[i])], [lambda i: int(y[i]), Categorize()]],
+        splits=[range(250), range(250, 300)],
+    )
+    learn = Learner(
+        ds.dataloaders(bs=25, after_item=Doubles(p=1.0), device='cpu', num_workers=0), Net(), CrossEntropyLossFlat()
+    )
     part,scored = SearchData(learn).loaders(3).loaders
-    assert all(o.numpy().tobytes() in originals for xs,_ in scored for o in xs) and not any(o.numpy().tobytes() in originals for xs,_ in part for o in xs if o.any())
+    assert all(o.numpy().tobytes() in originals for xs, _ in scored for o in xs) and not any(
+        o.numpy().tobytes() in originals for xs, _ in part for o in xs if o.any()
+    )
     class Folder(TensorDataset):
         transform = None
-        def __getitem__(self, i): a,b = super().__getitem__(i); return (a if self.transform is None else self.transform(a)),b
+        def __getitem__(self, i):
+            a,b = super().__getitem__(i)
+            return (a if self.transform is None else self.transform(a)),b
     train,valid = Folder(x, y),Folder(x, y)
     train.transform = lambda o: o*2
     dl = torch.utils.data.DataLoader
-    learn = Learner(DataLoaders(dl(train, 25, shuffle=True), dl(valid, 25), device='cpu'), Net(), CrossEntropyLossFlat())
+    learn = Learner(
+        DataLoaders(dl(train, 25, shuffle=True), dl(valid, 25), device='cpu'), Net(), CrossEntropyLossFlat()
+    )
     part,scored = SearchData(learn).loaders(3).loaders
-    assert all(o.numpy().tobytes() in originals for xs,_ in scored for o in xs) and len(part)==3 and train.transform is not None
+    assert (
+        all(o.numpy().tobytes() in originals for xs, _ in scored for o in xs)
+        and len(part) == 3
+        and train.transform is not None
+    )
 
 def test_a_text_gives_up_its_tail():
     from fastai.text.data import LMDataLoader
     text = [tensor(range(i, i+50)) for i in range(0, 10_000, 50)]
     dl = LMDataLoader(text, bs=4, seq_len=10, shuffle=True, device='cpu')
-    learn = Learner(DataLoaders(dl, dl.new(shuffle=False), device='cpu'), nn.Embedding(10_001, 4), CrossEntropyLossFlat())
+    learn = Learner(
+        DataLoaders(dl, dl.new(shuffle=False), device='cpu'), nn.Embedding(10_001, 4), CrossEntropyLossFlat()
+    )
     part,scored = SearchData(learn).loaders(300).loaders
     trained,held = ({int(v) for x,_ in dl for v in x.flatten()} for dl in (part, scored))
     assert len(list(part))==300 and not trained & held and len(held)>950
@@ -201,7 +244,10 @@ def test_a_loader_of_the_users_own():
     valid = tensor_dls(*[[t[:90] for t in digits('test')]]*2, 30, 'cpu').valid
     report = seeded(learn).superconverge(1, search_valid=valid, cbs=cb)
     own = {x.numpy().tobytes() for x in digits('test')[0][:90]}
-    assert all(x.numpy().tobytes() in own for search,training,xb in seen if search and not training for x in xb) and len(report.table())>1
+    assert (
+        all(x.numpy().tobytes() in own for search, training, xb in seen if search and not training for x in xb)
+        and len(report.table()) > 1
+    )
 
 # ---- what it leaves alone ----
 
@@ -227,10 +273,21 @@ def test_an_interrupted_search_leaves_no_trace(at, trained, tmp_path):
 
 def test_callbacks_that_watch_are_not_in_the_search(tmp_path):
     learn = learner(path=tmp_path)
-    report = seeded(learn).superconverge(2, cbs=[CSVLogger(), SaveModelCallback(fname='best'), EarlyStoppingCallback(patience=5), TerminateOnNaNCallback()])
-    assert len((tmp_path/'history.csv').read_text().splitlines())==3 and len(learn.recorder.values)==2 and report.search_steps>50
+    report = seeded(learn).superconverge(
+        2,
+        cbs=[CSVLogger(), SaveModelCallback(fname='best'), EarlyStoppingCallback(patience=5), TerminateOnNaNCallback()],
+    )
+    assert (
+        len((tmp_path / 'history.csv').read_text().splitlines()) == 3
+        and len(learn.recorder.values) == 2
+        and report.search_steps > 50
+    )
 
-@pytest.mark.parametrize('make', [lambda: MixUp(), lambda: GradientAccumulation(64), lambda: GradientClip(.1)], ids=['MixUp','accumulation','clipping'])
+@pytest.mark.parametrize(
+    'make',
+    [lambda: MixUp(), lambda: GradientAccumulation(64), lambda: GradientClip(0.1)],
+    ids=['MixUp', 'accumulation', 'clipping'],
+)
 def test_callbacks_that_change_training_are(make):
     plain,learn,b = learner(),learner(),learner()
     one,two = seeded(plain).superconverge(2, search=100),seeded(learn).superconverge(2, search=100, cbs=make())
@@ -268,19 +325,29 @@ def test_frozen_groups_stay_frozen():
     learn.freeze()
     before = [p.clone() for p in learn.model.body.parameters()]
     seeded(learn).superconverge(2)
-    assert all(not p.requires_grad for p in learn.model.body[1].parameters()) and torch.equal(before[0], learn.model.body[1].weight)
+    assert all(not p.requires_grad for p in learn.model.body[1].parameters()) and torch.equal(
+        before[0], learn.model.body[1].weight
+    )
 
 def test_freeze_epochs_does_what_fine_tune_does():
     learn,seen = learner(splitter=body_and_head),[]
     class Seen(Callback):
         def before_fit(self):
-            if not in_search(self.learn) and not self.learn.lock.locked(): seen.append((self.learn.n_epoch, self.learn.model.body[1].weight.requires_grad))
+            if not in_search(self.learn) and not self.learn.lock.locked():
+                seen.append((self.learn.n_epoch, self.learn.model.body[1].weight.requires_grad))
     report = seeded(learn).superconverge(2, freeze_epochs=1, cbs=Seen())
     head,all_ = report.phases
-    assert seen==[(1,False), (2,True)] and isinstance(head.lr_max, float) and all_.lr_max[0]/all_.lr_max[1]==pytest.approx(.01)
+    assert (
+        seen == [(1, False), (2, True)]
+        and isinstance(head.lr_max, float)
+        and all_.lr_max[0] / all_.lr_max[1] == pytest.approx(0.01)
+    )
     assert set(report.table().phase)=={'head','all'} and report.n_steps==30 and 'head' in repr(report)
     other = learner(splitter=body_and_head)
-    other.freeze(); seeded(other).fit_superconv(1, head.lr_max); other.unfreeze(); other.fit_superconv(2, all_.lr_max)
+    other.freeze()
+    seeded(other).fit_superconv(1, head.lr_max)
+    other.unfreeze()
+    other.fit_superconv(2, all_.lr_max)
     assert alike(weights(learn), weights(other))
 
 # ---- killed, and called again ----
@@ -304,7 +371,9 @@ def test_resumed_is_undisturbed(kill, opt, tmp_path, monkeypatch):
     monkeypatch.setattr('superconv_fastai.superconverge.search_lr', None) # there is no second search
     learn = learner(opt=opt, seed=3)
     again = seeded(learn).superconverge(4, resume=tmp_path/'run')
-    assert alike(weights(whole), weights(learn)) and again.lr_max==report.lr_max and again.table().equals(report.table())
+    assert (
+        alike(weights(whole), weights(learn)) and again.lr_max == report.lr_max and again.table().equals(report.table())
+    )
 
 def test_killed_in_the_search_it_starts_again(tmp_path):
     learn = learner()
@@ -312,9 +381,18 @@ def test_killed_in_the_search_it_starts_again(tmp_path):
     with suppress(KeyboardInterrupt): seeded(learn).superconverge(2, resume=tmp_path/'run')
     assert not (tmp_path/'run').exists()
     learn = learner()
-    assert seeded(learn).superconverge(2, resume=tmp_path/'run').table().equals(seeded(learner()).superconverge(2).table())
+    assert (
+        seeded(learn)
+        .superconverge(2, resume=tmp_path / 'run')
+        .table()
+        .equals(seeded(learner()).superconverge(2).table())
+    )
 
-@pytest.mark.parametrize('fit,kill', [(1,dict(batch=3)), (1,dict(epoch=0)), (2,dict(batch=0)), (2,dict(batch=15)), (2,dict(epoch=1))], ids=str)
+@pytest.mark.parametrize(
+    'fit,kill',
+    [(1, dict(batch=3)), (1, dict(epoch=0)), (2, dict(batch=0)), (2, dict(batch=15)), (2, dict(epoch=1))],
+    ids=str,
+)
 def test_the_checkpoint_knows_its_phase(fit, kill, tmp_path):
     class KillIn(Kill):
         fits = 0
@@ -327,7 +405,8 @@ def test_the_checkpoint_knows_its_phase(fit, kill, tmp_path):
     def call(learn, **kwargs): return seeded(learn).superconverge(2, freeze_epochs=1, search=60, **kwargs)
     whole = learner(splitter=body_and_head)
     report = call(whole)
-    with pytest.raises(KeyboardInterrupt): call(learner(splitter=body_and_head), resume=tmp_path/'run', cbs=KillIn(**kill))
+    with pytest.raises(KeyboardInterrupt):
+        call(learner(splitter=body_and_head), resume=tmp_path/'run', cbs=KillIn(**kill))
     assert len(read_checkpoint(tmp_path/'run')['cbs']['PhaseRecord',0]['phases'])==fit
     learn = learner(splitter=body_and_head, seed=2)
     again = call(learn, resume=tmp_path/'run')
@@ -336,9 +415,11 @@ def test_the_checkpoint_knows_its_phase(fit, kill, tmp_path):
 def test_other_files_are_refused(tmp_path):
     learn = learner()
     seeded(learn).fit_superconv(1, .01, resume=tmp_path/'fit')
-    with pytest.raises(ValueError, match='one of another fit'): seeded(learner()).superconverge(1, resume=tmp_path/'fit')
+    with pytest.raises(ValueError, match='one of another fit'):
+        seeded(learner()).superconverge(1, resume=tmp_path/'fit')
     seeded(learn).superconverge(1, lr_max=.01, resume=tmp_path/'run')
-    with pytest.raises(ValueError, match='a checkpoint of this call'): seeded(learner()).superconverge(2, resume=tmp_path/'run')
+    with pytest.raises(ValueError, match='a checkpoint of this call'):
+        seeded(learner()).superconverge(2, resume=tmp_path/'run')
 
 # ---- a run that diverges ----
 
@@ -350,11 +431,15 @@ def test_divergence_against_a_naive_reference():
         raw = 2 + rng.normal(0, .1, n) - .01*np.arange(n) + (np.maximum(0, np.arange(n)-30)*rng.choice([0,.02,.1]))
         lrs = np.r_[np.linspace(.1, 1, 40), np.linspace(1, .1, 20)]
         val,smooth = 0.,[]
-        for i,l in enumerate(raw): val = .98*val+.02*l; smooth.append(val/(1-.98**(i+1)))
+        for i,l in enumerate(raw):
+            val = .98*val+.02*l
+            smooth.append(val/(1-.98**(i+1)))
         want = None
         for i in range(10, n):
             noise = np.median(np.abs(np.diff(raw[:i+1])))/.6745/2**.5
-            if lrs[i]>=lrs[:i].max() and smooth[i]-smooth[9] > smooth[9]-min(smooth[9:i+1]) + 3*noise: want = i+1; break
+            if lrs[i]>=lrs[:i].max() and smooth[i]-smooth[9] > smooth[9]-min(smooth[9:i+1]) + 3*noise:
+                want = i+1
+                break
         watch,rec = DivergenceWatch(),SimpleNamespace(smooth_loss=AvgSmoothLoss(), lrs=[])
         watch.learn = SimpleNamespace(recorder=rec, model=None)
         got = None
@@ -362,7 +447,9 @@ def test_divergence_against_a_naive_reference():
             rec.smooth_loss.accumulate(SimpleNamespace(loss=tensor(float(l), dtype=torch.float64)))
             rec.lrs.append(lr)
             try: watch.after_batch()
-            except CancelFitException: got = i+1; break
+            except CancelFitException:
+                got = i+1
+                break
         assert got==want
 
 class Explode(Callback):
@@ -372,18 +459,30 @@ class Explode(Callback):
     def before_batch(self):
         if in_search(self.learn) or self.train_iter!=self.at or max(h['lr'] for h in self.opt.hypers)<self.above: return
         with torch.no_grad():
-            if self.how=='dies': self.model.body[1].bias.fill_(-1e3) # no unit of the hidden layer gets a gradient any more
+            if self.how=='dies':
+                self.model.body[1].bias.fill_(-1e3) # no unit of the hidden layer gets a gradient any more
             else: [p.mul_(self.how) for p in self.model.parameters()]
 
-@pytest.mark.parametrize('at,how', [(25,50.), (25,math.nan), (70,math.nan), (3,math.inf)], ids=['grows in the rise','NaN in the rise','NaN after the peak','infinite at once'])
+@pytest.mark.parametrize(
+    'at,how',
+    [(25, 50.0), (25, math.nan), (70, math.nan), (3, math.inf)],
+    ids=['grows in the rise', 'NaN in the rise', 'NaN after the peak', 'infinite at once'],
+)
 def test_a_run_that_diverges_begins_again_with_half_the_lr(at, how, tmp_path):
     a,b = learner(bn=False, path=tmp_path),learner(bn=False)
     lr = .02
     top = {25: one_cycle(100, lr)(25), 70: one_cycle(100, lr)(70), 3: one_cycle(100, lr)(3)}[at]
     csv = CSVLogger(append=True)
     (tmp_path/'history.csv').write_text('before\n')
-    report = seeded(a).superconverge(10, lr_max=lr, cbs=[Explode(at, how, .9*top), csv, SaveModelCallback(fname='best')])
-    assert report.lr_max==lr/2 and len(report.restarts)==1 and 'was taken back' in repr(report) and report.metrics['accuracy']>.5
+    report = seeded(a).superconverge(
+        10, lr_max=lr, cbs=[Explode(at, how, 0.9 * top), csv, SaveModelCallback(fname='best')]
+    )
+    assert (
+        report.lr_max == lr / 2
+        and len(report.restarts) == 1
+        and 'was taken back' in repr(report)
+        and report.metrics['accuracy'] > 0.5
+    )
     seeded(b).fit_superconv(10, lr/2)
     assert a.recorder.lrs==b.recorder.lrs
     lines = (tmp_path/'history.csv').read_text().splitlines()
@@ -396,16 +495,25 @@ def test_the_restarted_run_is_that_of_half_the_lr():
     assert alike(weights(a), weights(b))
 
 def test_callbacks_that_end_a_diverged_run_do_not_hide_it():
-    report = seeded(learner(bn=False)).superconverge(10, lr_max=.02, cbs=[Explode(25, math.nan, .9*one_cycle(100, .02)(25)), TerminateOnNaNCallback()])
+    report = seeded(learner(bn=False)).superconverge(
+        10, lr_max=0.02, cbs=[Explode(25, math.nan, 0.9 * one_cycle(100, 0.02)(25)), TerminateOnNaNCallback()]
+    )
     assert report.lr_max==.01 and len(report.restarts)==1
 
 class Amp(MixedPrecision):
     "fastai's mixed precision on a CPU, with a real scaler"
-    def before_fit(self): self.autocast,self.learn.scaler,self.scales = torch.autocast('cpu', dtype=torch.bfloat16),torch.amp.GradScaler('cpu', init_scale=2.**8),L()
+    def before_fit(self):
+        self.autocast, self.learn.scaler, self.scales = (
+            torch.autocast('cpu', dtype=torch.bfloat16),
+            torch.amp.GradScaler('cpu', init_scale=2.0**8),
+            L(),
+        )
 
 def test_under_a_gradient_scaler():
     "It skips the steps whose gradients are not finite, so the loss stays what it is; and is put back with the rest"
-    report = seeded(learner(bn=False)).superconverge(10, lr_max=.02, cbs=[Amp('bf16'), Explode(25, 1e30, .9*one_cycle(100, .02)(25))])
+    report = seeded(learner(bn=False)).superconverge(
+        10, lr_max=0.02, cbs=[Amp('bf16'), Explode(25, 1e30, 0.9 * one_cycle(100, 0.02)(25))]
+    )
     assert report.lr_max==.01 and len(report.restarts)==1 and report.metrics['accuracy']>.5
 
 def test_a_network_that_dies_at_the_peak_begins_again():
@@ -417,7 +525,9 @@ def test_a_network_that_dies_at_the_peak_begins_again():
 def test_after_three_restarts_it_stops_where_it_began(tmp_path):
     learn = learner(bn=False, path=tmp_path)
     before = weights(learn)
-    with pytest.raises(Diverged, match='diverged at LR 0.02 and 0.01 and 0.005 and 0.0025.*is what it was at the start'):
+    with pytest.raises(
+        Diverged, match='diverged at LR 0.02 and 0.01 and 0.005 and 0.0025.*is what it was at the start'
+    ):
         seeded(learn).superconverge(10, lr_max=.02, cbs=Explode(25, math.nan))
     assert alike(before, weights(learn)) and [cb.name for cb in learn.cbs]==['train_eval','recorder','cast_to_tensor']
 
@@ -428,9 +538,26 @@ def test_large_lrs_are_no_divergence():
 
 # ---- refusals ----
 
-@pytest.mark.parametrize('kwargs,match', [(dict(n_epoch=0), 'n_epoch=0'), (dict(search=1), 'search=1 '), (dict(search='all'), "search='all'"), (dict(lr_max=-1), 'lr_max=-1'),
-    (dict(lr_mult=.1), 'lr_mult=0.1'), (dict(freeze_epochs=-1), 'freeze_epochs=-1'), (dict(freeze_epochs=1), 'no body to freeze'), (dict(search_valid=[1]), 'search_valid='),
-    (dict(cbs=3), 'cbs=3'), (dict(policy='x'), "policy='x'"), (dict(stepsize=1000), 'stepsize=1000'), (dict(wd=-1), 'wd=-1'), (dict(resume='/nowhere/x'), 'resume='), (dict(reset_opt=1), 'reset_opt=1')], ids=str)
+@pytest.mark.parametrize(
+    'kwargs,match',
+    [
+        (dict(n_epoch=0), 'n_epoch=0'),
+        (dict(search=1), 'search=1 '),
+        (dict(search='all'), "search='all'"),
+        (dict(lr_max=-1), 'lr_max=-1'),
+        (dict(lr_mult=0.1), 'lr_mult=0.1'),
+        (dict(freeze_epochs=-1), 'freeze_epochs=-1'),
+        (dict(freeze_epochs=1), 'no body to freeze'),
+        (dict(search_valid=[1]), 'search_valid='),
+        (dict(cbs=3), 'cbs=3'),
+        (dict(policy='x'), "policy='x'"),
+        (dict(stepsize=1000), 'stepsize=1000'),
+        (dict(wd=-1), 'wd=-1'),
+        (dict(resume='/nowhere/x'), 'resume='),
+        (dict(reset_opt=1), 'reset_opt=1'),
+    ],
+    ids=str,
+)
 def test_bad_arguments_are_refused_before_anything_is_touched(kwargs, match):
     learn = learner()
     before = everything(learn)
@@ -471,7 +598,11 @@ def test_the_report():
     assert repr(again)==repr(report) and again.table().equals(report.table()) and b'Learner' not in pickle.dumps(report)
     df = report.table()
     assert df.chosen.eq('*').sum()==1 and df.lr[df.chosen=='*'].item()==report.lr_max and df.lr.is_monotonic_increasing
-    assert 'step equivalents' in repr(report) and '<table' in report._repr_html_() and f'{report.lr_max:.3g}' in repr(report)
+    assert (
+        'step equivalents' in repr(report)
+        and '<table' in report._repr_html_()
+        and f'{report.lr_max:.3g}' in repr(report)
+    )
     assert report.phases[0].schedule==repr(one_cycle(40, [report.lr_max]))
     ax = report.plot()
     assert ax.get_xscale()=='log' and report.plot(ax) is ax
