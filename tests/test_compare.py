@@ -538,6 +538,17 @@ def test_kill_9(tmp_path):
     assert finished >= 9 and p.read_bytes().count(b'\n') == 13
     same(c, run(make_learner, dict(a=counts, b=counts), [1,2], seeds=3))
 
+def test_a_fit_without_source_is_refused_only_where_a_log_is_kept(tmp_path):
+    "Before a learner is made"
+    space,made = {},[]
+    exec('def fit(learn, n): learn.fit(n, .1)', space)
+    def make(seed):
+        made.append(seed)
+        return make_learner(seed)
+    with pytest.raises(ValueError, match='no source text'): run(make, dict(a=space['fit']), 1, 1, path=tmp_path/'log')
+    assert not made
+    same(run(make, dict(a=space['fit']), 1, 1), run(make, dict(a=plain), 1, 1))
+
 # ---- many processes ----
 
 def test_processes_do_the_same(res, tmp_path):
