@@ -18,9 +18,10 @@ torch_sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9))
 
 # ---- any schedule ----
 
-every = [linear, multistep, ramp, constant, partial(InverseDecay, gamma=.1, power=.75)]
+every = dict(linear=linear, multistep=multistep, ramp=ramp, constant=constant,
+             inverse=partial(InverseDecay, gamma=.1, power=.75))
 
-@pytest.mark.parametrize('make', every, ids=str)
+@pytest.mark.parametrize('make', every.values(), ids=every)
 @pytest.mark.parametrize('n_acc', [None, 8])
 def test_every_schedule_is_counted_in_optimizer_steps(make, n_acc):
     learn = make_learner(cbs=GradientAccumulation(n_acc) if n_acc else None)

@@ -809,7 +809,7 @@ def deep():
 @pytest.mark.parametrize(
     'metric,value',
     [(accuracy, 0.96), (error_rate, 0.04), (BalancedAccuracy(), 0.5), (F1Score(), 0.0), ('loss', None)],
-    ids=str,
+    ids=['accuracy','error_rate','balanced_accuracy','f1_score','loss'],
 )
 def test_the_share_of_the_larger_class_is_no_learning(metric, value):
     "What always answering the largest class scores, by each metric; who does no better is no reason for a yes"
