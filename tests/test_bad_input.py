@@ -48,6 +48,7 @@ count = number | below(1) | fraction # an integer >= 1
 positive = number | negative | st.just(0)
 share = number | negative | st.floats(min_value=1, allow_nan=False) # [0, 1)
 at_least_0 = number | negative
+peak = number | negative | st.floats(min_value=.9, exclude_min=True, allow_nan=False) # [0, 1-tail_pct]
 # 2 groups
 lr = (odd | not_finite | st.booleans() | negative | st.just(0) | st.sampled_from([[], [1,2,3,4], [None], ['a'],
     [math.nan,.1], [-1,.1], [[1]], slice(None), slice(-1,.1), slice(.1,math.nan), slice('a',.1), slice(0,1,2)]))
@@ -97,6 +98,7 @@ table = {  # call, with arguments that are right; what is wrong for each of them
             ),
             stepsize=number | below(1) | fraction | st.integers(51),
             policy=one_of('paper', 'authors', 'cosine') | nothing,
+            pct_start=peak,
         ),
     ),
     'momentum_cycle': (
@@ -107,6 +109,7 @@ table = {  # call, with arguments that are right; what is wrong for each of them
             tail_pct=share | nothing,
             stepsize=number | below(1) | fraction,
             policy=one_of('paper', 'authors', 'cosine'),
+            pct_start=peak,
         ),
     ),
     'OneCycleScheduler': (
@@ -140,6 +143,7 @@ table = {  # call, with arguments that are right; what is wrong for each of them
             reset_opt=flag | nothing,
             start_epoch=number | below(0) | above(2) | nothing,
             resume=path,
+            pct_start=peak,
         ),
     ),
     'plot_superconv': (
@@ -154,6 +158,7 @@ table = {  # call, with arguments that are right; what is wrong for each of them
             moms=mom3,
             policy=one_of('paper', 'authors', 'cosine'),
             cbs=cbs,
+            pct_start=peak,
         ),
     ),
     'SuperconvCheckpoint': (lambda l, **k: SuperconvCheckpoint(**k), dict(path=path | nothing)),
@@ -262,6 +267,7 @@ table = {  # call, with arguments that are right; what is wrong for each of them
             path=path,
             metric=odd.filter(lambda v: not isinstance(v, str)) | st.integers() | lists,
             measure=call,
+            lower_is_better=flag,
             progress=flag | nothing,
         ),
     ),
@@ -279,6 +285,7 @@ table = {  # call, with arguments that are right; what is wrong for each of them
             path=path,
             metric=odd.filter(lambda v: not isinstance(v, str)) | st.integers() | lists,
             extend=number | negative | nothing,
+            lower_is_better=flag,
             progress=flag | nothing,
         ),
     ),
