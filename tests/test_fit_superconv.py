@@ -12,9 +12,6 @@ from fastcore.test import test_close as close, test_eq as eq
 from conftest import Spy, groups, make_learner
 from superconv_fastai.all import *
 
-for name in [n for n in dir() if n.startswith('test')]:
-    del globals()[name] # fastai's star import brings fastcore's asserts
-
 sgd = partial(SGD, mom=.9)
 def lr_of(learn): return learn.recorder.hps['lr']
 def hypers(learn): return [[h[k] for h in learn.opt.hypers if k in h] for k in ('lr','mom')]

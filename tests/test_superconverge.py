@@ -19,10 +19,8 @@ from superconv_fastai.checkpoint import read_checkpoint
 from superconv_fastai.data import tensor_dls
 from superconv_fastai.lr_search import *
 from superconv_fastai.superconverge import *
-from test_integration import everything, same
-
-for name in [n for n in dir() if n.startswith('test')]:
-    del globals()[name] # fastai's star import brings fastcore's asserts
+from fingerprints import same
+from matrix import everything
 
 sgd = partial(SGD, mom=.9)
 
@@ -560,9 +558,10 @@ def test_large_lrs_are_no_divergence():
 )
 def test_bad_arguments_are_refused_before_anything_is_touched(kwargs, match):
     learn = learner()
-    before = everything(learn)
+    before,rng,cbs = weights(learn),torch.get_rng_state(),list(learn.cbs)
     with pytest.raises(ValueError, match=match): learn.superconverge(**{**dict(n_epoch=1), **kwargs})
-    same(before, everything(learn))
+    assert alike(before, weights(learn)) and torch.equal(rng, torch.get_rng_state())
+    assert learn.opt is None and list(learn.cbs)==cbs
 
 def test_data_that_are_not_finite_are_named():
     learn = learner()
