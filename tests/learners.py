@@ -14,6 +14,7 @@ from fastai.collab import *
 from fastai.tabular.all import *
 from fastai.text.all import *
 from fastai.vision.all import *
+from small_learners import OwnStep
 from superconv_fastai.data import TensorDL, digits, tensor_dls
 
 root = Path(__file__).resolve().parents[1]
@@ -516,15 +517,6 @@ class Turns(Callback):
     def before_batch(self):
         for k,part in enumerate((self.model.body, self.model.head)): part.requires_grad_(self.train_iter%2==k)
     def after_fit(self): self.model.requires_grad_(True)
-
-class OwnStep(Callback):
-    "Takes backward and step itself, and cancels fastai's"
-    run_valid = False
-    def after_loss(self):
-        self.learn.loss_grad.backward()
-        self.opt.step()
-        self.opt.zero_grad()
-        raise CancelBatchException()
 
 class Rows(Module):
     "Reads an image row by row, and goes on with the hidden state of the last batch"

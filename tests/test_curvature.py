@@ -13,6 +13,7 @@ from fastai.callback.mixup import MixUp
 from fastai.callback.rnn import RNNCallback
 from fastai.callback.hook import ActivationStats
 from fastai.callback.tracker import TerminateOnNaNCallback
+from small_learners import OwnStep
 from superconv_fastai.curvature import *
 from superconv_fastai.curvature_lr import *
 import superconv_fastai.range_test # patches lr_range_test
@@ -1273,15 +1274,6 @@ def test_the_finder_says_why_it_found_nothing():
 
 # --- what people ran into
 
-class OwnSteps(Callback):
-    "Takes its own backward and step, and cancels the batch"
-    run_valid = False
-    def after_loss(self):
-        self.learn.loss_grad.backward()
-        self.opt.step()
-        self.opt.zero_grad()
-        raise CancelBatchException()
-
 class Stops(Callback):
     run_valid = False
     def __init__(self, event, error): self.event,self.error = event,error
@@ -1291,7 +1283,7 @@ class Stops(Callback):
 @pytest.mark.parametrize(
     'cb',
     [
-        OwnSteps,
+        OwnStep,
         lambda: Stops('after_loss', CancelBatchException),
         lambda: Stops('before_step', CancelBatchException),
         lambda: Stops('before_epoch', CancelEpochException),
@@ -1302,7 +1294,7 @@ class Stops(Callback):
 def test_the_finder_is_never_endless(cb):
     learn = learner(partial(SGD, mom=.9), cbs=cb())
     before = state_of_model(learn)
-    with pytest.raises(ValueError, match='optimizer step.*perhaps (OwnSteps|Stops)|cancels each epoch'):
+    with pytest.raises(ValueError, match='optimizer step.*perhaps (OwnStep|Stops)|cancels each epoch'):
         learn.curvature_lr_find()
     assert state_of_model(learn)==before and learn.opt is None
 

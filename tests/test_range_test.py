@@ -16,6 +16,7 @@ import reference as naive
 from fingerprints import fingerprint, same, twins
 from small_learners import busy_kinds as kinds, busy_learner, make_learner
 import superconv_fastai.curvature_lr, superconv_fastai.fit # they patch methods that tests call
+from small_learners import OwnStep
 from superconv_fastai.range_test import *
 from superconv_fastai.range_test import _despike, _noise, _reached, _segment, _how_much
 
@@ -747,14 +748,6 @@ def test_advice_after_an_early_divergence():
     x = np.linspace(1, 3, 61) # the sweep began where it diverges
     assert verdict(x, np.r_[.1,.1,np.full(59, np.nan)]).rerun==dict(lr_max=1.3, n_evals=20, lr_min=0.)
 
-class OwnSteps(Callback):
-    run_valid = False
-    def after_loss(self):
-        self.learn.loss_grad.backward()
-        self.opt.step()
-        self.opt.zero_grad()
-        raise CancelBatchException()
-
 class Stops(Callback):
     def __init__(self, event, error): self.event,self.error = event,error
     def __call__(self, event):
@@ -762,7 +755,7 @@ class Stops(Callback):
 
 def test_a_callback_that_steps_by_itself_is_measured():
     "As the same steps by fastai's own loop"
-    res,own = (digit_learner(cbs=cbs).lr_range_test(**quick) for cbs in (None,OwnSteps()))
+    res,own = (digit_learner(cbs=cbs).lr_range_test(**quick) for cbs in (None,OwnStep()))
     assert (
         np.allclose(res.scores, own.scores)
         and np.allclose(res.step_losses, own.step_losses)
