@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONWARNINGS := ignore::FutureWarning,ignore::DeprecationWarning
 
 # the lower bounds of settings.ini, and for plum-dispatch what fastai's transforms allow by now: with 2.10 no learner can be exported
-OLDEST := fastai==2.8.1 torch==2.4.0 torchvision==0.19.0 pandas==2.1.4 plum-dispatch==2.9.0
+OLDEST := fastai==2.8.1 torch==2.4.0 torchvision==0.19.0 pandas==2.1.4 plum-dispatch==2.9.0 joblib==1.5.0
 
 .PHONY: demo test test-slow test-oldest docs docs-test export bench gpu clean
 

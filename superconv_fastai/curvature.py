@@ -128,7 +128,6 @@ class _Strategy:
         "`groups` of named tensors are observed now: a key `(group, layer)` for each row of the log"
         return [(i,self.est._layer(n)) for i,g in enumerate(groups) for n,_ in g]
     def before_batch(self): pass
-    def before_step(self): pass
     def after_step(self): pass
 
     def columns(self, df, vals, host, group, by_layer, n_layers):
@@ -169,7 +168,7 @@ class _Paper(_Strategy):
     moves_weights = False
     def __init__(self, est):
         super().__init__(est)
-        self.lrs = self.answer = None
+        self.lrs = self.last = self.answer = None
         self.phase = 0 # 1: the weights before a pair of steps are known, 2: its first step too
 
     def begin(self, groups):
@@ -188,13 +187,13 @@ class _Paper(_Strategy):
 
     def respond(self):
         "The steps that a constant gradient 1 would make by now at LR 1, in each group: what momentum does by itself"
-        est,last = self.est,self.answer
-        if last is not None and not est._averages: return # at every step: no more work than needed
+        est = self.est
+        if self.answer and not est._averages: return # at every step: no more work than needed
         hypers,key = est._momentum_hypers()
-        mom = [h.get(key, 0.) for h in hypers] if est._averages else [0.]*len(hypers)
-        self.v = [m*v+1 for m,v in zip(mom, self.v)] if last else [1.]*len(mom)
-        self.answer = [1+m*v if h.get('nesterov') else v for m,v,h in zip(mom, self.v, hypers)]
-        self.drift = [1-b/a for a,b in zip(last, self.answer)] if last else [0.]*len(mom)
+        if self.answer: self.v = [h.get(key, 0.)*v+1 for v,h in zip(self.v, hypers)]
+        else: self.v = [1.]*len(hypers)
+        self.last = self.answer
+        self.answer = [1+h.get(key, 0.)*v if h.get('nesterov') and est._averages else v for v,h in zip(self.v, hypers)]
 
     def step(self):
         "A step of Eq. 8's pair"
@@ -203,7 +202,8 @@ class _Paper(_Strategy):
         ratios = [1. if est._params=='all' else a/b if b>0 else 0. for a,b in zip(old, self.lrs)] if last else None
         row = self.pair.step(ratios, keep)
         if last and any(a>0 and b>0 for a,b in zip(old, self.lrs)):
-            est._log.add(row, est._n-1, *old, *self.lrs, *est._momenta(), *est._hyper('nesterov'), *self.drift)
+            drift = [1-b/a for a,b in zip(self.last, self.answer)] if self.last else [0.]*len(self.answer)
+            est._log.add(row, est._n-1, *old, *self.lrs, *est._momenta(), *est._hyper('nesterov'), *drift)
         self.phase = 2 if keep else 0
 
     def columns(self, df, vals, host, group, by_layer, n_layers):
@@ -269,10 +269,11 @@ class _Observer(EventCallback):
             self._shown = ValueMetric(self._value, 'curvature_lr')
             learn.metrics = learn.metrics + L(self._shown)
 
+    def _listens(self):
+        return {e for e in super()._listens() if e!='before_step' or hasattr(self._way, e)}
     def before_train(self): self._due = True
     def before_batch(self):
         "The weights before a pair of steps"
-        self._skipped = False
         if self._due: self._setup()
         self._way.before_batch()
     def before_step(self):
@@ -281,7 +282,8 @@ class _Observer(EventCallback):
     def after_cancel_step(self): self._skipped = True
     def after_step(self):
         "A step was taken, unless it was skipped"
-        if self._skipped or self._ps is None: return
+        skipped,self._skipped = self._skipped,False
+        if skipped or self._ps is None: return
         self._n += 1
         self._way.after_step()
     def after_fit(self):
@@ -290,7 +292,6 @@ class _Observer(EventCallback):
         self._hide()
         self._forget()
         for log in self._logs: log.settle()
-
     @property
     def _log(self): return self._logs[-1]
     def _hide(self):
@@ -341,7 +342,7 @@ class HessianFreeLR(Report, _Observer):
         "What decides the momentum of each group, and under which name; torch's are read where they are, without a copy"
         opt = self.learn.opt
         hypers,key = (opt.opt.param_groups,'momentum') if isinstance(opt, OptimWrapper) else (opt.hypers,'mom')
-        return list(hypers)[-1 if self._params=='all' else 0:],key
+        return hypers if self._params!='all' else hypers[-1:],key
     def _probe_row(self, before): return probe_row(self.learn, self._ps, before)
 
     def _head(self):

@@ -19,13 +19,12 @@ _cancels = (CancelBatchException, CancelBackwardException, CancelEpochException,
 # %% ../nbs/events.ipynb #220fc3a3
 class EventCallback(Callback):
     "A `Callback` whose events are its methods; it costs nothing at the others, and its attributes are its own"
-    _heard = None # the events that the class has methods for, found at its first event
-    def __init_subclass__(cls): cls._heard = None
+    _heard = None # the events that it listens to, found at its first one
     __setattr__ = object.__setattr__ # fastai looks in learner and model for a name each time it is set
 
     def __call__(self, event_name):
         "As `Callback.__call__`: not while `run` is False, batches only where `run_train` or `run_valid` says so"
-        if self._heard is None: type(self)._heard = frozenset(e for e in self._methods if hasattr(type(self), e))
+        if self._heard is None: self._heard = self._listens()
         if event_name in self._heard and self.run and (event_name not in _batch_events or self._wants_batch()):
             try: getattr(self, event_name)()
             except _cancels: raise
@@ -33,5 +32,9 @@ class EventCallback(Callback):
                 where = f'Exception occured in `{type(self).__name__}` when calling event `{event_name}`'
                 raise modify_exception(e, f'{where}:\n\t{e}', replace=True)
         if event_name=='after_fit': self.run = True
+
+    def _listens(self):
+        "The events that its class has methods for"
+        return {e for e in self._methods if hasattr(type(self), e)}
 
     def _wants_batch(self): return self.run_train if self.learn.training else self.run_valid

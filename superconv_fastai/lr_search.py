@@ -250,7 +250,7 @@ def best_lr(
     return lr, f'a short cycle brought the held-out loss from {untrained:.4g} to {losses[lr]:.4g}{end}'
 
 # %% ../nbs/lr_search.ipynb #76f84bb6
-@dataclass
+@dataclass(eq=False)
 class FoundLR:
     "What a search found"
     lr:float # Largest LR of the cycle, in the group where it is largest

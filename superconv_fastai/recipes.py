@@ -10,6 +10,7 @@ __all__ = ['nets', 'recipes', 'Recipe', 'recipe_table', 'BatchStatistics', 'nest
 
 # %% ../nbs/recipes.ipynb #ccee5bab
 import difflib, json, math, os, time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatch
 from fastai.basics import *
@@ -159,7 +160,7 @@ def reductions(self:Recipe,
     return {k:(a,b) for k,(a,b) in pairs.items() if a!=b}
 
 # %% ../nbs/recipes.ipynb #c2dfec88
-_smith_topin = partial(Recipe, paper='1708.07120', net='resnet56', ghost_bs=125)
+_smith_topin = partial(dict, paper='1708.07120', net='resnet56', ghost_bs=125)
 def _clr(name, where, published=None, replication=None, stepsize=5000, lr_max=3., bn_mom=.05, **kwargs):
     return _smith_topin(name=name, where=where, policy='paper', lr_max=lr_max, lr_min=.1, stepsize=stepsize,
                         steps=2*stepsize, bn_mom=bn_mom,
@@ -235,11 +236,10 @@ def _n(epochs, n_train=50_000, bs=512): return int(epochs*n_train/bs)
 def _smith(name, where, epochs, leg=None, lr=None, published=None, sd=None, replication=None, n_train=50_000, bs=512,
            moms=(.95,.85,.95), **kwargs):
     "Epochs to steps; `lr` is the range, `leg` in epochs"
-    return Recipe(**{**dict(name=name, paper='1803.09820', where=where, policy='authors', lr_min=lr[0], lr_max=lr[1],
-                            steps=_n(epochs, n_train, bs),
-                            stepsize=leg and _n(leg, n_train, bs), n_train=n_train, bs=bs, ghost_bs=bs//4, moms=moms,
-                            nesterov=True,
-                            published=published, published_sd=sd, replication=replication), **kwargs})
+    return {**dict(name=name, paper='1803.09820', where=where, policy='authors', lr_min=lr[0], lr_max=lr[1],
+                   steps=_n(epochs, n_train, bs), stepsize=leg and _n(leg, n_train, bs), n_train=n_train, bs=bs,
+                   ghost_bs=bs//4, moms=moms, nesterov=True, published=published, published_sd=sd,
+                   replication=replication), **kwargs}
 
 _falls = dict(policy='multistep', gamma=.316, at=(1/2,3/4,7/8,15/16,15/16), moms=.9)
 def _steps(name, where, epochs, lr, published, sd, **kwargs):
@@ -293,13 +293,13 @@ _momentum = [*_table1('',                      [92.0, 91.4, 90.8, 91.4, 92.1], 9
              *_table1('-three-layer',          [81.3, 80.2, 79.5, 80.2, 81.2], 25, 11, (.0005,.005), **_three),
              *_table1('-three-layer-constant', [80.8, 80.9, 80.2, 81.0, 81.0], 25, 11, (None,.0005), **_three,
                       policy='constant')]
-_momentum[0] = replace(_momentum[0], published_sd=.2)
-_momentum[4] = replace(_momentum[4], replication=92.1, note='The log: 92.0 to 92.1 %')
+_momentum[0].update(published_sd=.2)
+_momentum[4].update(replication=92.1, note='The log: 92.0 to 92.1 %')
 
 # %% ../nbs/recipes.ipynb #a0c7cfc4
 _imagenet = dict(data='imagenet', n_train=1_281_167, n_valid=50_000, aug='mirror')
 def _large_net(name, where, **kwargs):
-    return Recipe(name=name, where=where, paper='1803.09820', nesterov=True, **_imagenet, **kwargs)
+    return dict(name=name, where=where, paper='1803.09820', nesterov=True, **_imagenet, **kwargs)
 _r50 = partial(_large_net, net='resnet50', size=224, bs=128, ghost_bs=32)
 _inception = partial(_large_net, net='inception_resnet_v2', size=299, bs=112, ghost_bs=28)
 _slow = dict(policy='step', lr_max=.1, gamma=.94, stepsize=20_000)
@@ -323,20 +323,29 @@ _large = [
                replication=72.6, note=_unstated+'. A second run: 72.7 %')]
 
 # %% ../nbs/recipes.ipynb #7ba89323
-_dawn = [Recipe(name='dawnbench', paper='DAWNBench', where='fastai_pytorch_single_volta, 2018-04-19', net='wrn22',
-                aug='crop+mirror', bs=512,
-                policy='paper', steps=_n(30), stepsize=_n(12), lr_min=.075, lr_max=1.5, div_final=100.,
-                moms=(.95,.85,.95), published=94.19,
-                note='94.04 % after 27 epochs. The entry also varied colors by 25 % and turned images by 2 degrees')]
+_dawn = [dict(name='dawnbench', paper='DAWNBench', where='fastai_pytorch_single_volta, 2018-04-19', net='wrn22',
+              aug='crop+mirror', bs=512,
+              policy='paper', steps=_n(30), stepsize=_n(12), lr_min=.075, lr_max=1.5, div_final=100.,
+              moms=(.95,.85,.95), published=94.19,
+              note='94.04 % after 27 epochs. The entry also varied colors by 25 % and turned images by 2 degrees')]
 
 # %% ../nbs/recipes.ipynb #087263f6
-_jordan = [Recipe(name='cifar94', paper='2404.00498', where='airbench94', net='airbench94', aug='crop+mirror', pad=2,
-                  bs=1024, bn_mom=.4, policy='paper', steps=_n(16, bs=1024), stepsize=_n(7.2, bs=1024), lr_min=.3,
-                  lr_max=1.5, moms=.85, nesterov=True, wd=1.33e-3, label_smoothing=.2, bias_lr=64., mirror_test=True,
-                  published=94.01,
-                  note='Published for 9.9 epochs, with Lookahead, alternating mirror images and averages over crops')]
+_jordan = [dict(name='cifar94', paper='2404.00498', where='airbench94', net='airbench94', aug='crop+mirror', pad=2,
+                bs=1024, bn_mom=.4, policy='paper', steps=_n(16, bs=1024), stepsize=_n(7.2, bs=1024), lr_min=.3,
+                lr_max=1.5, moms=.85, nesterov=True, wd=1.33e-3, label_smoothing=.2, bias_lr=64., mirror_test=True,
+                published=94.01,
+                note='Published for 9.9 epochs, with Lookahead, alternating mirror images and averages over crops')]
 
-recipes = {r.name:r for r in (*_first, *_second, *_momentum, *_large, *_dawn, *_jordan)}
+class _Recipes(Mapping):
+    "Recipes by name; each is made when it is first asked for"
+    def __init__(self, rows): self._made,self._rows = {},{r['name']:r for r in rows}
+    def __iter__(self): return iter(self._rows)
+    def __len__(self): return len(self._rows)
+    def __getitem__(self, name):
+        if name not in self._made: self._made[name] = Recipe(**self._rows[name])
+        return self._made[name]
+
+recipes = _Recipes([*_first, *_second, *_momentum, *_large, *_dawn, *_jordan])
 
 # %% ../nbs/recipes.ipynb #bd50a06b
 def recipe_table(

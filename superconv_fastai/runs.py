@@ -344,6 +344,7 @@ def _write(self:RunLog, *objects):
 
 # %% ../nbs/runs.ipynb #fe0d953a
 _turn = threading.RLock() # the global generators serve one run at a time: a backend of threads has to queue
+_idle_seconds = 10 # joblib would keep its processes, and their memory, for 300 s after the last run
 
 def _work(blob, threads, job):
     import cloudpickle
@@ -365,11 +366,14 @@ def run_jobs(
             yield job,res
         return
     from joblib import Parallel, delayed
+    from joblib.parallel import BACKENDS, get_active_backend
     import cloudpickle
     try: blob = cloudpickle.dumps((f, shared))
     except Exception as e:
         raise ValueError(f'n_jobs={n_jobs} needs what can be pickled, and this cannot: {e}. '
                          'With n_jobs=1 nothing is pickled') from e
-    try: parallel = Parallel(n_jobs, batch_size=1, return_as='generator_unordered')
-    except ValueError: parallel = Parallel(n_jobs, batch_size=1) # a backend that returns all at once
+    own = isinstance(get_active_backend()[0], BACKENDS['loky'])
+    how = dict(batch_size=1, **(dict(idle_worker_timeout=_idle_seconds) if own else {}))
+    try: parallel = Parallel(n_jobs, return_as='generator_unordered', **how)
+    except ValueError: parallel = Parallel(n_jobs, **how) # a backend that returns all at once
     yield from parallel(delayed(_work)(blob, torch.get_num_threads(), job) for job in jobs)

@@ -47,6 +47,10 @@ def sampled_view(
     return (rows,length), (stride,1), (n-(rows-1)*stride-length)//2
 
 # %% ../nbs/snapshots.ipynb #4f54f872
+def _total(rows):
+    "Sums over the chunks; of a single one, as on all small networks, without a call"
+    return rows[0] if len(rows)==1 else torch.stack([torch.stack(o) for o in rows]).sum(0)
+
 class _Segment:
     "Steps of some tensors of a parameter group: of all coordinates, or of a weighted sample, gathered into one vector"
     def __init__(self, group, ps, ks, dtype):
@@ -92,12 +96,13 @@ class _Segment:
             if rho is not None:
                 torch.sub(d, prev, alpha=rho, out=y)
                 wy = y if self.w is None else y*self.w
-                sums += [d.dot(wy), y.dot(wy), wy.abs_().sum()] # in this order: the last one spoils `y`
+                sums.append([d.dot(wy), y.dot(wy), wy.abs_().sum()]) # in this order: the last one spoils `y`
             if keep:
-                nums.append(torch.abs(prev, out=y).sum() if self.w is None else torch.abs(prev, out=y).dot(self.w))
+                size = torch.abs(prev, out=y)
+                nums.append([size.sum() if self.w is None else size.dot(self.w)])
                 d.copy_(cur)
-        row = None if rho is None else torch.cat([self.num.view(1), torch.stack(sums).view(-1,3).sum(0)])
-        if keep: self.prev,self.d,self.num = self.d,self.prev,torch.stack(nums).sum()
+        row = None if rho is None else torch.stack([self.num, *_total(sums)])
+        if keep: self.prev,self.d,(self.num,) = self.d,self.prev,_total(nums)
         return row
 
 # %% ../nbs/snapshots.ipynb #b2925ad2

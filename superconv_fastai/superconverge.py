@@ -25,7 +25,7 @@ from .show import *
 from .state import *
 
 # %% ../nbs/superconverge.ipynb #8a75990d
-@dataclass
+@dataclass(eq=False)
 class Phase:
     "A search and its run"
     name:str # 'all', or 'head' when the body is frozen

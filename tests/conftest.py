@@ -14,13 +14,14 @@ def pytest_pycollect_makeitem(collector, name, obj):
     if isfunction(obj) and isinstance(collector, pytest.Module) and obj.__module__!=collector.obj.__name__: return []
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    "No progress bars and tables in the tests' output"
-    init = Learner.__init__
+def quiet(monkeypatch, tmp_path_factory):
+    "No progress bars and tables in the tests' output; what a learner writes goes to a folder of the tests"
+    init,files = Learner.__init__,tmp_path_factory.getbasetemp()
     def silent(self, *args, **kwargs):
         init(self, *args, **kwargs)
         self.logger = noop
         self.remove_cb(ProgressCallback)
+        if self.path==Path('.'): self.path = files
     monkeypatch.setattr(Learner, '__init__', silent)
 
 @pytest.fixture(scope='session')

@@ -3,7 +3,7 @@ import json, shutil, subprocess, sys, types
 from pathlib import Path
 import pytest, torch
 from fastai.basics import *
-from superconv_fastai.runs import RunLog, attributes_set, describe, read_log
+from superconv_fastai.runs import RunLog, attributes_set, describe, read_log, run_jobs
 import superconv_fastai.runs as module
 
 # ---- what a function is ----
@@ -217,3 +217,16 @@ def test_a_log_goes_on_when_only_comments_changed(tmp_path):
     module._node.cache_clear()
     with log(alike['comments']) as l: assert len(l.runs) == 1
     with pytest.raises(ValueError, match="another's: fit is 'f#"): log(other['a constant'])
+
+# ---- processes ----
+
+def in_two_processes(): list(run_jobs(max, [(1,2),(3,4)], n_jobs=2))
+
+@pytest.mark.slow
+def test_processes_end_soon_after_the_last_run():
+    "joblib keeps idle ones for 300 s, and a process of multiprocessing waits for its children when it ends"
+    from multiprocessing import get_context
+    p = get_context('spawn').Process(target=in_two_processes)
+    p.start()
+    p.join(120)
+    assert p.exitcode==0

@@ -1,0 +1,133 @@
+"""What the runs of `zero_tuning.py` say: regrets with intervals, and steps saved.
+
+Regret: the score of the oracle minus that of an arm. The oracle for a seed is the LR, of `fit_one_cycle` or
+`fit_superconv`, that is best on the mean of the cell's *other* seeds, scored on this one; a regret can be negative.
+Points of accuracy; where a cell has none, percent of (untrained loss - oracle's loss). Intervals: 95 %, by a bootstrap
+over data sets, then cells, then seeds.
+"""
+import math
+import numpy as np, pandas as pd
+from scipy.optimize import isotonic_regression
+from superconv_fastai.runs import read_log
+from common import results
+from zero_cells import data_set, is_sgd, usual
+
+def runs_of(half, complete=True):
+    "Head of the log and the runs of the cells and seeds that are complete"
+    head,runs,_ = read_log('zero tuning', results/f'zero_tuning_{half}.jsonl')
+    whole = {(c,s) for c,a,s in runs if a=='end'}
+    return head,{k:r for k,r in runs.items() if not complete or (k[0],k[2]) in whole}
+
+def is_oracle(arm): return arm.startswith(('fit_one_cycle ','fit_superconv '))
+
+def score(run, untrained):
+    "Points of accuracy, or percent of the untrained loss; a run that diverged learned nothing"
+    if run['accuracy'] is not None: return 100*run['accuracy']
+    return 100*(1-ifnan(run['loss'], untrained['loss'])/untrained['loss'])
+
+def ifnan(v, otherwise): return v if v is not None and math.isfinite(v) else otherwise
+
+def scores(runs):
+    "A row for each cell, arm and seed"
+    rows = [dict(cell=c, arm=a, seed=s, score=score(r, runs[c,'untrained',s]), has_accuracy=r['accuracy'] is not None,
+                 **{k:r.get(k) for k in ('lr','steps','search','seconds','search_seconds','restarts')})
+            for (c,a,s),r in runs.items() if 'loss' in r]
+    return pd.DataFrame(rows)
+
+def oracle(df):
+    "Score of each cell's and seed's oracle, and its arm"
+    rows = []
+    for cell,o in df[df.arm.map(is_oracle)].groupby('cell'):
+        table = o.pivot_table(index='arm', columns='seed', values='score')
+        for seed in table:
+            others = table.drop(columns=seed) if table.shape[1]>1 else table
+            arms = others.dropna().mean(axis=1)
+            arms = arms[table[seed].reindex(arms.index).notna()] # this seed has to have it too
+            rows.append(dict(cell=cell, seed=seed, oracle=arms.idxmax(), best=table.loc[arms.idxmax(), seed]))
+    return pd.DataFrame(rows)
+
+def regrets(runs):
+    "A row for each cell, arm and seed, with its regret"
+    df = scores(runs)
+    df = df.merge(oracle(df), on=['cell','seed'])
+    df['regret'] = df.best-df.score
+    loss_only = ~df.has_accuracy
+    df.loc[loss_only,'regret'] *= 100/df.best[loss_only] # percent of what the oracle gained
+    return df
+
+def interval(df, value='regret', n=2000):
+    "95 % interval of the mean by a bootstrap over data sets, cells in them, seeds in those"
+    rng = np.random.RandomState(0)
+    cells = {c:o[value].to_numpy() for c,o in df.groupby('cell')}
+    sets = {}
+    for c in cells: sets.setdefault(data_set(c), []).append(c)
+    names = list(sets)
+    def pick(values): return [values[i] for i in rng.randint(len(values), size=len(values))]
+    means = []
+    for _ in range(n):
+        chosen = [c for name in pick(names) for c in pick(sets[name])]
+        means.append(np.mean(np.concatenate([rng.choice(cells[c], len(cells[c])) for c in chosen])))
+    return tuple(np.percentile(means, [2.5,97.5]))
+
+def by_arm(df):
+    "Mean, 90th percentile, worst and interval of each arm's regret"
+    rows = []
+    for arm,o in df.groupby('arm'):
+        if is_oracle(arm) or ' x' in arm or arm=='untrained': continue
+        low,high = interval(o)
+        rows.append(dict(arm=arm, mean=o.regret.mean(), low=low, high=high, p90=o.regret.quantile(.9),
+                         worst=o.regret.max(), cells=o.cell.nunique(), runs=len(o)))
+    return pd.DataFrame(rows).sort_values('mean').set_index('arm')
+
+def difference(df, arm, other='superconverge'):
+    "How much larger the regret of `arm` is than that of `other`, paired: mean and interval"
+    both = df[df.arm.isin([arm,other])].pivot_table(index=['cell','seed'], columns='arm', values='regret').dropna()
+    both['more'] = both[arm]-both[other]
+    return both.more.mean(),*interval(both.reset_index(), 'more')
+
+def calibrated_factor(sgd):
+    "The LR that is best on the development cells of this kind of optimizer, over the one where a search begins"
+    df = scores(runs_of('development')[1])
+    df = df[df.arm.str.startswith('fit_one_cycle ') & (df.cell.map(is_sgd)==sgd)]
+    df['factor'] = [round(float(a.split()[1])/usual(c), 2) for a,c in zip(df.arm, df.cell)]
+    table = df.pivot_table(index='factor', columns=['cell','seed'], values='score').dropna() # of the grid they share
+    return float(table.mean(axis=1).idxmax())
+
+def budget_to_reach(means, target):
+    "The budget, in log, at which the isotonic curve through `means` (by budget) reaches `target`; `inf` beyond"
+    budgets = sorted(means)
+    curve = isotonic_regression([means[b] for b in budgets]).x
+    if curve[0]>=target: return budgets[0]
+    for (a,lo),(b,hi) in zip(zip(budgets, curve), zip(budgets[1:], curve[1:])):
+        if hi>=target: return float(np.exp(np.interp(target, [lo,hi], np.log([a,b]))))
+    return math.inf
+
+def steps_saved(df, workflow):
+    "For each cell: steps that `workflow` needs to get as far as `superconverge`, over ours with the search; 8 at most"
+    rows = []
+    for cell,o in df[df.seed<3].groupby('cell'):
+        mean = o.groupby('arm').agg(score=('score','mean'), steps=('steps','mean'), search=('search','mean'))
+        if workflow not in mean.index: continue
+        ours = mean.loc['superconverge']
+        arms = [workflow, *(f'{workflow} x{k}' for k in (2,4,8))]
+        means = {mean.steps[a]+100:mean.score[a] for a in arms if a in mean.index} # lr_find takes 100 steps
+        need,mine = budget_to_reach(means, ours.score),ours.steps+ours.search
+        rows.append(dict(cell=cell, steps=mean.steps[workflow], ratio=min(need/mine, 8.), beyond=math.isinf(need)))
+    return pd.DataFrame(rows)
+
+def summary(half):
+    "Print it"
+    head,runs = runs_of(half)
+    print('method', head['of']['method'][:12], 'on', head['info']['machine']['cpu'], len(runs), 'runs')
+    if not runs: return print('no cell is complete yet')
+    df = regrets(runs)
+    print(by_arm(df).round(2).to_string())
+    ours = df[df.arm=='superconverge']
+    cells = ours.groupby('cell').agg(regret=('regret','mean'), worst=('regret','max'), lrs=('lr', list))
+    print(cells.round(2).to_string())
+    for arm in ('steep','calibrated default','Prodigy'):
+        if arm in set(df.arm): print(f'{arm} - superconverge: {difference(df, arm)}')
+    for workflow in ('valley','steep'):
+        o = steps_saved(df, workflow)
+        print(f'{workflow}, steps saved: {o.ratio.median():.2f}, least {o.ratio.min():.2f}, {o.beyond.sum()} beyond 8')
+        print(o.round(2).to_string())
