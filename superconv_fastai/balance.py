@@ -299,7 +299,8 @@ class Choice(Report):
         seeds:list, # The seeds of a complete candidate
         looks:int=1 # How often these runs were looked at: the 5 % that chance is left are divided by it
     ):
-        self.best,self.interval,self.contenders = None,{},[]
+        self.best,self.interval,self.contenders,self.cands = None,{},[],cands
+        self.losses = np.array([[(runs.get((*c,s)) or {}).get('loss') for s in seeds] for c in cands], dtype=float)
         losses = _losses(runs, cands, seeds)
         keep,self.margin = _contenders(losses, looks)
         bad = {c for c in cands if any(_is_unstable(runs[(*c,s)]) for s in seeds if (*c,s) in runs)}
@@ -391,7 +392,7 @@ class Balance(Report):
         return super()._repr_html_() + self.table().to_html(index=False, float_format='{:.4g}'.format)
 
 # %% ../nbs/balance.ipynb #ed3148b9
-def _draw_lines(ax, runs, cands, seeds, i, losses):
+def _draw_lines(ax, cands, i, losses):
     "Dots and means over axis `i`, a line for each value of the other; where each line ends"
     lines,ends = sorted({c[1-i] for c in cands}),[]
     for k,line in enumerate(lines):
@@ -435,25 +436,37 @@ def _label_lines(ax, ends):
     for (x,y,text,col),h,at in zip(ends, heights, spread_out(heights, 12)):
         ax.annotate(text, (x, y), xytext=(5,at-h), textcoords='offset points', va='center', color=col, fontsize=9)
 
+# %% ../nbs/balance.ipynb #5b7d02c4
 @patch
-def plot(self:Balance,
+def table(self:Choice):
+    "A row for each candidate: mean of its losses, unstable runs too, and whether it may be the best"
+    def row(c, losses): return dict(wd=c[0], dropout=c[1], loss=np.mean(losses), may_be_best=c in self.contenders)
+    return pd.DataFrame(map(row, self.cands, self.losses))
+
+@patch
+def plot(self:Choice,
     ax=None # Draw here; a new figure when None
 ):
     "Held-out loss over weight decay, or over dropout if only that was searched; a dot for each run. Returns the axes"
     if ax is None: _,ax = new_axes(figsize=(6.5,3.5))
     i = 0 if len({c[0] for c in self.cands})>1 else 1
     name = list(_axes)[i]
-    losses = [[(self.runs.get((*c,s)) or {}).get('loss') for s in self.seeds] for c in self.cands] # unstable ones too
-    losses = np.array(losses, dtype=float)
     with figure_style():
-        ends = _draw_lines(ax, self.runs, self.cands, self.seeds, i, losses)
+        ends = _draw_lines(ax, self.cands, i, self.losses)
         if name in self.interval: _draw_choice(ax, self.interval[name], (self.best or {}).get(name))
-        _scale_loss(ax, losses)
+        _scale_loss(ax, self.losses)
         if i==0: _scale_wd(ax, sorted({c[0] for c in self.cands}))
         _label_lines(ax, ends)
         ax.set(xlabel='weight decay' if i==0 else 'factor on dropout', ylabel='held-out loss')
-        ax.set_title(fill(self.choice.reason[0].upper()+self.choice.reason[1:], 90), fontsize=9, loc='left')
+        ax.set_title(fill(self._text()[0], 90), fontsize=9, loc='left')
     return ax
+
+@patch
+def plot(self:Balance,
+    ax=None # Draw here; a new figure when None
+):
+    "The figure of its `choice`. Returns the axes"
+    return self.choice.plot(ax)
 
 # %% ../nbs/balance.ipynb #983ee45a
 def _run_rates(learn, lr_max, n_epoch):

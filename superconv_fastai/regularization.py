@@ -262,6 +262,10 @@ class Audit(pd.DataFrame):
         if notes: res = res.drop(columns=['advice','source'])
         return res.loc[:, lambda d: (d!='').any()], notes
 
+    def table(self):
+        "As it is shown: without empty columns, and without the advice, which stands below"
+        return pd.DataFrame(self) if (shown := self._table_and_notes()) is None else shown[0]
+
     def _repr_html_(self):
         if (shown := self._table_and_notes()) is None: return pd.DataFrame(self)._repr_html_()
         table,notes = shown

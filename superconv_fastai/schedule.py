@@ -13,9 +13,10 @@ import math
 from bisect import bisect_right
 from fastai.basics import *
 from .core import *
+from .show import *
 
 # %% ../nbs/schedule.ipynb #2f669a89
-class StepFunction:
+class StepFunction(Report):
     "Values over the optimizer steps of a run, one for each parameter group or a single one"
     def __init__(self,
         call:str, # The call that makes it: its identity and its repr
@@ -45,8 +46,25 @@ class StepFunction:
         "The whole run as float64, `(n_steps,)`, or `(n_steps, n_groups)` with groups"
         return self(np.arange(self.n_steps))
 
+    def table(self):
+        "The values at eleven steps, from the first to the last"
+        steps = np.unique(np.linspace(0, self.n_steps-1, 11).round().astype(int))
+        vals = self(steps)
+        groups = {f'group {i}':v for i,v in enumerate(vals.T)} if self.grouped else {'value':vals}
+        return pd.DataFrame({'step':steps, **groups})
+
+    def plot(self,
+        ax=None # Draw here; new axes when None
+    ):
+        "The values over the optimizer steps, a line for each parameter group. Returns the axes"
+        if ax is None: _,ax = new_axes(figsize=(6.5,3.))
+        with figure_style():
+            ax.plot(self.values())
+            ax.set(xlabel='optimizer step', ylabel='value')
+        return ax
+
+    def _head(self): return self.call
     def __len__(self): return self.n_steps
-    def __repr__(self): return self.call
     def __eq__(self, other): return self.call==other.call if isinstance(other, StepFunction) else NotImplemented
     def __hash__(self): return hash(self.call)
 

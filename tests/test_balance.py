@@ -691,3 +691,12 @@ def test_a_loader_without_an_end_is_refused(part):
     learn.dls = DataLoaders(*loaders)
     with pytest.raises(ValueError, match='length is 4: correct its length'):
         learn.balance_regularization(.05, 1, [0.,1.], seeds=2)
+
+def test_the_choice_has_its_own_table_and_figure():
+    "Of one look at finished runs, without the search"
+    runs = {(wd,1.,s): dict(loss=l+.001*s, train_loss=l, start=2., metrics={}, steps=5)
+            for wd,l in [(0.,1.), (.1,.5), (1.,.9)] for s in range(3)}
+    c = Choice(runs, [(0.,1.),(.1,1.),(1.,1.)], [0,1,2])
+    t = c.table()
+    assert t.wd.tolist()==[0.,.1,1.] and t.may_be_best.tolist()==[False,True,False] and t.loss[1]==pytest.approx(.501)
+    assert c.plot().get_xlabel()=='weight decay' and c.best==dict(wd=.1)

@@ -1,4 +1,5 @@
 "Imports, packaging, names, addresses."
+from inspect import signature
 import json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from email import message_from_string
@@ -192,3 +193,14 @@ def test_results_say_what_measured_them():
         r = json.loads(f.read_text())
         machine = {'cpu','cores','python','torch','fastai'}
         assert r['command'].startswith('python ') and machine <= set(r['machine']), f.name
+
+def test_what_is_returned_shows_itself_in_four_ways():
+    "A line or a text, HTML, a table, a figure"
+    from superconv_fastai import all as names
+    from superconv_fastai.show import Report
+    reports = [c for c in vars(names).values() if isinstance(c, type) and issubclass(c, Report)]
+    assert {'Balance','Choice','Comparison','CurvatureLR','HessianFreeLR','LRProbe','RangeTest','RecipeRun','Schedule',
+            'SuperconvergeReport','Tuned','Verdict'} <= {c.__name__ for c in reports}
+    for c in reports:
+        assert {'ax'} <= set(signature(c.plot).parameters), c
+        assert callable(c.table) and callable(c._repr_html_) and '__repr__' not in vars(c), c
