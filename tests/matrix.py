@@ -110,6 +110,17 @@ def usable(case, learn):
     learn.fit_superconv(1)
     assert len(learn.recorder.hps['lr'])>0
 
+def call_superconverge(case, make, path, n_epoch):
+    "It finds an LR, and after the search the run is to the bit what `fit_superconv` gives"
+    learn = make(0, path)
+    report = learn.superconverge(n_epoch, search=60)
+    twin = make(0, path)
+    twin.fit_superconv(n_epoch, report.lr_max)
+    same(*({k:v for k,v in trained(l).items()} for l in (learn, twin)))
+    lrs = report.lr_max if isinstance(report.lr_max, list) else [report.lr_max]
+    assert all(0<lr<math.inf for lr in lrs) and report.phases[-1].found['reason']
+    assert len(report.table())>1 or 'probe' in repr(report) or 'probe' in ' '.join(report.notes)
+
 def trainings(case):
     "Epochs that a learner has trained before a call that must leave it as it was"
     if case=='IterableDataset without a length': return [0] # fastai itself cannot train without a length
@@ -243,7 +254,8 @@ calls = {
     'curvature_lr_find': call_curvature_find,
     'regularizers': call_regularizers,
     'balance_regularization': call_balance,
-    'compare_fits': call_compare}
+    'compare_fits': call_compare,
+    'superconverge': call_superconverge}
 of_kinds = calls | {'reduced_regularization': call_reduced, 'tune_lr': call_tune, 'resume': call_resume} # of every kind
 
 # ---- what is expected; all else works ----
@@ -268,7 +280,7 @@ refused = {
     **{
         (row, call): 'both drive lr or momentum: remove one of them'
         for row in ('ReduceLROnPlateau', 'ParamScheduler of lr')
-        for call in (*fits, 'balance_regularization', 'compare_fits')
+        for call in (*fits, 'balance_regularization', 'compare_fits', 'superconverge')
     },
     **{
         (row, f"HessianFreeLR('{mode}')"): "are not its LR times a gradient: use mode='probe'"
@@ -303,6 +315,7 @@ refused = {
         'lr_range_test',
     ): "the metric 'precision_of_9' raises ZeroDivisionError",
     ('a frozen embedding, sparse gradients', 'balance_regularization'): 'optimizers add no decay to those',
+    ('GANLearner', 'superconverge'): 'given: this learner trains with several optimizers or losses',
     (swaps_head, 'resume'): "it must be a checkpoint of this fit, and it is another's",
 }
 
@@ -323,7 +336,8 @@ cases = [
 # The rest, every row and every call, are for every day.
 large = ('vision_learner', 'unet_learner', 'language_model_learner', 'model.compile()',
          'model.compile() through AOT autograd') # of these only fit_superconv
-searches = 'curvature_lr_find','balance_regularization','compare_fits','tune_lr' # many runs each: of these rows only
+# many runs each: of these rows only
+searches = 'curvature_lr_find','balance_regularization','compare_fits','tune_lr','superconverge'
 searched = (
     'tabular_learner',
     'plain',
