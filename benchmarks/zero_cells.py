@@ -151,7 +151,7 @@ def text_cell(opt, n_epoch):
 def series_cell(arch, n_epoch):
     "tsai's own learner, `TSClassifier`, on digits read row by row: eight series of eight steps"
     def make(seed):
-        from tsai.all import TSClassifier
+        from tsai.tslearner import TSClassifier
         x,y,xt,yt = images('digits')
         set_seed(seed)
         splits = list(range(len(x))),list(range(64))

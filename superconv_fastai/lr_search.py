@@ -92,10 +92,10 @@ def _subset(dl, ds, idxs, like):
     if isinstance(dl, TorchDataLoader):
         same = dict(collate_fn=like.collate_fn, num_workers=dl.num_workers)
         return TorchDataLoader(Subset(ds, idxs), like.batch_size, **same)
-    if isinstance(ds, Datasets) and not _is_text(dl):
+    if type(ds) is Datasets and not _is_text(dl): # subclasses may keep their items elsewhere
         ds = type(ds)(tls=[tl._new(tl._get(idxs), split_idx=1) for tl in ds.tls], n_inp=ds.n_inp) # 1: no augmentation
         return like.new(ds, shuffle=False, drop_last=False)
-    res = like.new(ds, get_idxs=partial(list, idxs), shuffle=False, drop_last=False)
+    res = in_order(like, partial(list, idxs), ds)
     if not _is_text(dl): res.n = len(idxs)
     return res
 
@@ -128,7 +128,7 @@ class SearchData:
             same = {k:getattr(dl, k) for k in ('collate_fn','num_workers','pin_memory','worker_init_fn','generator')}
             return TorchDataLoader(dl.dataset, dl.batch_size, sampler=order, **same)
         order = _Repeated(partial(_epoch_idxs, dl), set(self.held), n_batches*dl.bs)
-        res = dl.new(get_idxs=order, shuffle=False, drop_last=False)
+        res = in_order(dl, order)
         res.n = n_batches*dl.bs
         return res
 

@@ -215,11 +215,21 @@ def stream_with_n(seed=0, path='.'):
     "The documented way: tell fastai's DataLoader how many items make an epoch"
     return stream(seed, path, partial(DataLoader, Stream(), bs=16, n=128))
 
+def series(seed=0, path='.'):
+    "tsai's learner, which nobody here wrote: InceptionTime on digits read row by row, eight series of eight steps"
+    from tsai.tslearner import TSClassifier
+    set_seed(seed)
+    (x,y),splits = [t[:314].numpy() for t in digits('train')],(list(range(250)),list(range(250, 314)))
+    learn = TSClassifier(x[:,0], y, splits=splits, arch='InceptionTime', bs=32, opt_func=sgd, metrics=accuracy, lr=.05,
+                         device=torch.device('cpu'), arch_config=dict(nf=4))
+    return quiet(learn, path)
+
 applications = dict(vision_learner=vision, unet_learner=unet, tabular_learner=tabular, collab_learner=collab,
                     language_model_learner=language_model,
     text_classifier_learner=text_classifier) | {'torch DataLoaders':torch_loaders, 'two inputs, two outputs':multi,
                                                 'regression without a metric':regression,
-    'IterableDataset without a length':stream, 'IterableDataset, DataLoader with n':stream_with_n}
+    'IterableDataset without a length':stream, 'IterableDataset, DataLoader with n':stream_with_n,
+    'tsai TSClassifier':series}
 
 # ---- one small image classifier, and what it is trained with ----
 
@@ -376,7 +386,8 @@ options = {
     'torch Adagrad': option(opt_func=torch_opt(torch.optim.Adagrad), lr=.01),
     'torch NAdam': option(opt_func=torch_opt(torch.optim.NAdam), lr=.003),
 }
-needs = {'TensorBoardCallback':'tensorboard', 'WandbCallback, offline':'wandb'} # packages that a case cannot do without
+# packages that a case cannot do without; the tests do not install tsai, which wants older versions of what they have
+needs = {'TensorBoardCallback':'tensorboard', 'WandbCallback, offline':'wandb', 'tsai TSClassifier':'tsai'}
 
 # ---- learners that are trained in another way than a classifier ----
 

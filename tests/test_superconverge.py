@@ -17,6 +17,7 @@ from conftest import make_learner
 from superconv_fastai.all import *
 from superconv_fastai.checkpoint import read_checkpoint
 from superconv_fastai.data import tensor_dls
+from superconv_fastai.loaders import held_out_batches
 from superconv_fastai.lr_search import *
 from superconv_fastai.superconverge import *
 from fingerprints import same
@@ -613,3 +614,24 @@ def test_the_search_shows_one_bar_and_no_rows(capsys):
     seeded(learn).superconverge(2)
     out = capsys.readouterr().out
     assert out.count('valid_loss')==1 and '[0/150' in out and '[0/10 ' in out
+
+# ---- loaders that read their items in another way ----
+
+class SlicesDL(TfmdDL):
+    "As tsai's: it takes a slice of the data set where nothing is shuffled, whatever the indices are"
+    _n_inp,_types = 1,{tuple: [torch.Tensor]*2}
+    def create_item(self, i): return i
+    def create_batch(self, b): return self.dataset[b if self.shuffle else slice(b[0], b[0]+self.bs)]
+
+def test_a_loader_that_takes_slices_gives_the_items_that_are_asked_for():
+    x = torch.arange(400.)[:,None]
+    train,valid = (SlicesDL(TensorDataset(x, x+y), bs=32, shuffle=s, device='cpu', do_setup=False)
+                   for s,y in ((True,0.),(False,1.)))
+    learn = Learner(DataLoaders(train, valid), nn.Linear(1, 1), loss_func=MSELossFlat(), path=Path('/tmp'))
+    data = SearchData(learn)
+    def items(dl): return sorted(i for b in dl for i in b[0].flatten().tolist())
+    short = data.loaders(10)
+    assert items(short.valid)==sorted(data.held) and len(data.held)==100
+    assert not {*items(short.train)} & {*data.held} and len(items(short.train))==320
+    held_out = held_out_batches(valid, 50)
+    assert len(set(items(held_out)))==50 and (torch.cat([y-x for x,y in held_out])==1).all()
