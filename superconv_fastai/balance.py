@@ -496,12 +496,12 @@ def _default_wds(opt, rates):
 # %% ../nbs/balance.ipynb #983ee002
 def _grid(name, vs, check):
     if not values(vs): refuse(name, vs, 'None or a list of numbers')
-    vs = {real(name, v, 'None or a list of finite numbers >= 0', lambda v: v>=0) for v in vs}
+    vs = {at_least(name, v, allowed='None or a list of finite numbers >= 0') for v in vs}
     for v in vs: check(v)
     return sorted(vs)
 
 def _check_can_search(learn, n_jobs, reinit):
-    integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
+    check_n_jobs(n_jobs)
     if reinit is not None and not callable(reinit): refuse('reinit', reinit, 'None or a function of the model')
     if len(learn.dls.loaders) < 2 or getattr(learn.dls.valid, 'n', 1) == 0:
         raise ValueError('the search compares held-out losses, and the learner has no validation data')
@@ -546,7 +546,7 @@ def balance_regularization(self:Learner,
 ) -> Balance: # `.best`, `.table()`, `.plot()`, `.apply()`
     "Find weight decay and dropout for a cycle to `lr_max`. Leaves the learner as it was until `.apply()`"
     n_epoch,_ = check_epochs(n_epoch)
-    seeds = list(range(integer('seeds', seeds, 'an integer >= 2: one seed has no spread', lambda v: v>=2)))
+    seeds = list(range(count('seeds', seeds, 2, allowed='an integer >= 2: one seed has no spread')))
     _check_can_search(self, n_jobs, reinit)
     rates,(opt,_) = _run_rates(self, lr_max, n_epoch),next_optimizer(self)
     ws,most = _default_wds(opt, rates[-1])
@@ -563,7 +563,7 @@ def balance_regularization(self:Learner,
     of = None if path is None else _search_identity(self, lr_max, n_epoch, reinit)
     with RunLog('balance', path, of, check=_is_cycle_run) as log, \
          progress(len(ws)*len(ds)*len(seeds), hasattr(self, 'progress')) as bar:
-        search = _RaceRunner(log, seeds, looks, integer('n_jobs', n_jobs, ''), (self, lr_max, n_epoch, reinit), bar)
+        search = _RaceRunner(log, seeds, looks, check_n_jobs(n_jobs), (self, lr_max, n_epoch, reinit), bar)
         choice = search([(w,d) for w in ws for d in ds])
         if wds is None and (finer := search.finer(choice, most)): search(finer)
     left = {w:_left(opt, w, *rates) for w,_ in search.cands}

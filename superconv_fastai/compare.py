@@ -318,8 +318,8 @@ def _seeds(seeds, start=0):
     "A number of seeds, or the seeds themselves, as a list"
     allowed = 'an integer >= 1, or different integers in [0, 2**32)'
     if values(seeds) is None and not isinstance(seeds, range):
-        return list(range(start, start+integer('seeds', seeds, allowed, lambda v: v>=1)))
-    res = [integer('seeds', s, allowed, lambda v: 0<=v<2**32) for s in seeds]
+        return list(range(start, start+count('seeds', seeds, allowed=allowed)))
+    res = [random_seed('seeds', s, allowed) for s in seeds]
     return res if res and len(set(res))==len(res) else refuse('seeds', seeds, allowed)
 
 def _budgets(n_epoch, arms):
@@ -329,7 +329,7 @@ def _budgets(n_epoch, arms):
         if set(n_epoch)!=set(arms): refuse('n_epoch', n_epoch, f"{allowed}; the fits are {', '.join(map(repr, arms))}")
         return {a: _budgets(n_epoch[a], [a])[a] for a in arms}
     given = ifnone(values(n_epoch), [n_epoch])
-    res = [integer('n_epoch', n, allowed, lambda v: 1<=v<2**53) for n in given]
+    res = [count('n_epoch', n, most=2**53-1, allowed=allowed) for n in given]
     return {a:res for a in arms} if res and len(set(res))==len(res) else refuse('n_epoch', n_epoch, allowed)
 
 def _check_search(make_learner, n_jobs, metric, progress, lower_is_better):
@@ -340,7 +340,7 @@ def _check_search(make_learner, n_jobs, metric, progress, lower_is_better):
         refuse('metric', metric, "None, the name of a metric of the learner, or 'valid_loss'")
     flag('progress', progress)
     if lower_is_better is not None: flag('lower_is_better', lower_is_better)
-    return integer('n_jobs', n_jobs, 'an integer >= 1, or negative as joblib has it', lambda v: v)
+    return check_n_jobs(n_jobs)
 
 # %% ../nbs/compare.ipynb #2e2ca41d
 def _fit_identity(fit, n_epoch, code):
@@ -726,7 +726,7 @@ def tune_lr(
     "Find the LR for a fit at a budget: the same search for every fit"
     n_jobs = _check_search(make_learner, n_jobs, metric, progress, lower_is_better)
     if not callable(fit) or not _takes(fit, None, 1, .1): refuse('fit', fit, 'a callable (learn, n_epoch, lr)')
-    grid = sorted({real('lrs', v, 'finite numbers > 0', lambda v: v>0) for v in values(lrs) or []})
+    grid = sorted({positive('lrs', v, allowed='finite numbers > 0') for v in values(lrs) or []})
     if len(grid)<3: refuse('lrs', lrs, 'a list of at least three different LRs')
     most = len(grid) + count('extend', extend, 0)
     budgets,seeds = _budgets(n_epoch, ['fit'])['fit'],_seeds(seeds, 1000)

@@ -43,7 +43,7 @@ def hessian_free_lr(
     sizes = {'l1': lambda x: x.abs().sum(), 'l2': lambda x: x.square().sum().sqrt()}
     size = sizes[choice('norm', norm, list(sizes))]
     lrs = lr if isinstance(lr, (tuple,list)) and len(lr)==2 else (lr,lr)
-    lr0,lr1 = (real('lr', v, 'a number > 0, or a pair of them', lambda v: v>0) for v in lrs)
+    lr0,lr1 = (positive('lr', v, allowed='a number > 0, or a pair of them') for v in lrs)
     a,b,c = map(_blobs, (theta0,theta1,theta2))
     shapes = [[(k,v.shape) for k,v in o.items()] for o in (a,b,c)]
     if not shapes[0]==shapes[1]==shapes[2]:
@@ -71,8 +71,7 @@ def noise_floor(
     nesterov:bool=False # Nesterov's steps (torch's SGD has them)
 ) -> float:
     "What Eq. 8 returns when mini-batch noise is all it sees: `lr/sqrt(2(1-mom))`, no word about curvature"
-    lr = real('lr', lr, 'a number > 0', lambda v: v>0)
-    return lr*float(_floor(real('mom', mom, 'in [0, 1)', lambda v: 0<=v<1), flag('nesterov', nesterov)))
+    return positive('lr', lr)*float(_floor(share('mom', mom), flag('nesterov', nesterov)))
 
 # %% ../nbs/curvature.ipynb #9d96c9a5
 def _ewm(x, alpha):

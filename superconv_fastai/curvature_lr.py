@@ -315,8 +315,8 @@ def curvature_lr_find(self:Learner,
     """Raise the LR until the update probe's estimate falls below it; put everything back to the bit. For any optimizer.
 
     Parameter groups keep the ratios of their LRs in `learn.lr`: what is raised and found is the last group's LR."""
-    lr_min = real('lr_min', lr_min, 'a number > 0', lambda v: v>0)
-    lr_max = real('lr_max', lr_max, f'a number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
+    lr_min = positive('lr_min', lr_min)
+    lr_max = above('lr_max', lr_max, 'lr_min', lr_min)
     n_steps,train = count('n_steps', n_steps, 10),self.dls.train
     if not batch_sizes(train)[0]: raise ValueError('the training set has no mini-batch')
     _refuse_frozen(self.model)

@@ -32,6 +32,13 @@ def _set_classes(dls, c):
     "Say what `Learner` asks fastai's own data sets for: a loss function, and the number of classes"
     for dl in dls.loaders: dl.dataset.loss_func,dl.dataset.c = CrossEntropyLossFlat(),c
 
+def _check_items(name, items):
+    "Refuse what are no tensors with as many items each"
+    listed = isinstance(items, (tuple,list)) and len(items)>0
+    if not (listed and all(isinstance(o, torch.Tensor) and o.ndim for o in items)):
+        refuse(name, items, 'a tuple of tensors, the items along their first axis')
+    if len(set(map(len, items)))>1: refuse(name, [tuple(o.shape) for o in items], 'tensors with as many items each')
+
 def tensor_dls(
     train, # Training inputs and targets: a tuple of tensors, first axis the items
     valid, # Held-out inputs and targets
@@ -42,6 +49,9 @@ def tensor_dls(
     tfms=None # Transforms of all batches, after `aug`
 ) -> DataLoaders:
     "`DataLoaders` over tensors in memory: the training items shuffled, the held-out ones in order"
+    bs = count('bs', bs)
+    flag('drop_last', drop_last)
+    for name,items in (('train',train), ('valid',valid)): _check_items(name, items)
     def loader(i, items):
         after = Pipeline(L(aug if i==0 else None)+L(tfms))
         return TensorDL(TensorDataset(*items), bs=bs, shuffle=i==0, num_workers=0, drop_last=drop_last and i==0,
@@ -199,6 +209,7 @@ def digits_dls(
     device=None # Where the batches go; fastai's default when None
 ) -> DataLoaders:
     "Digits to train on (1,000 items), with one of the two held-out splits"
+    choice('valid', valid, ('tune','test'))
     return tensor_dls(digits('train'), digits(valid), bs, device)
 
 # %% ../nbs/data.ipynb #e780c91d
@@ -233,6 +244,7 @@ class Standardize(ItemTransform):
         std # Standard deviation of each channel
     ):
         self.mean,self.std = (torch.as_tensor(o, dtype=torch.float32).view(1,-1,1,1) for o in (mean,std))
+        if not (self.std>0).all(): refuse('std', std, 'a number > 0 for each channel')
         super().__init__()
 
     def encodes(self, b):
@@ -291,14 +303,13 @@ def image_dls(
     source = _find(name, folder)
     (_,y),(_,yt) = _load(name, *source)
     n,side = len(y),_shapes[name][1]
-    def part(k, v, most): return integer(k, v, f'an integer in [1, {most}]', lambda v: 1<=v<=most)
-    if valid=='test': n_valid = part('n_valid', ifnone(n_valid, len(yt)), len(yt))
-    else: n_valid = part('n_valid', ifnone(n_valid, n//10), n-1)
+    default,most = (len(yt),)*2 if valid=='test' else (n//10,n-1)
+    n_valid = count('n_valid', ifnone(n_valid, default), most=most)
     most = n if valid=='test' else n-n_valid
-    n_train = part('n_train', ifnone(n_train, most), most)
-    bs = integer('bs', bs, f'an integer in [1, n_train], and n_train={n_train}', lambda v: 1<=v<=n_train)
+    n_train = count('n_train', ifnone(n_train, most), most=most)
+    bs = count('bs', bs, most=n_train, allowed=f'an integer in [1, n_train], and n_train={n_train}')
     if size is not None: size = integer('size', size, f'a divisor of {side}', lambda v: v>0 and side%v==0)
-    seed = integer('seed', seed, 'an integer in [0, 2**32)', lambda v: 0<=v<2**32)
+    seed = random_seed('seed', seed)
     train,held,mean,std = _parts(name, *source, n_train, n_valid, valid, size, seed)
     tfm = None if aug=='none' else RandomCropMirror((size or side)//8 if aug=='crop+mirror' else 0)
     dls = tensor_dls(train, held, bs, device, drop_last=True, aug=tfm, tfms=Standardize(mean, std))

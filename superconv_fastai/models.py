@@ -38,17 +38,21 @@ class PadChannels(nn.Module):
         stride:int=1 # Which pixels to keep
     ):
         super().__init__()
-        self.n,self.stride = n,stride
+        self.n,self.stride = count('n', n, 0),count('stride', stride)
     def forward(self, x): return F.pad(x[...,::self.stride,::self.stride], (0,0, 0,0, 0,self.n))
     def extra_repr(self): return f'{self.n}, stride={self.stride}'
 
 def _conv(ni, nf, ks=3, stride=1, bias=False): return nn.Conv2d(ni, nf, ks, stride, (ks-1)//2, bias=bias)
 
 # %% ../nbs/models.ipynb #20e02fbf
+def _check_model(model):
+    if not isinstance(model, (nn.Module,Learner)): refuse('model', model, 'an nn.Module')
+
 def he_init(
     model:nn.Module # Its convolutions and linear layers are drawn anew, and their biases are zero
 ) -> nn.Module: # `model`
     "He et al.'s initialisation by fan-in (arXiv 1502.01852)"
+    _check_model(model)
     for m in model.modules():
         if not isinstance(m, (nn.Conv2d,nn.Linear)): continue
         nn.init.kaiming_normal_(m.weight, nonlinearity='relu' if isinstance(m, nn.Conv2d) else 'linear')
@@ -59,6 +63,7 @@ def n_params(
     model:nn.Module # Frozen parameters count, buffers do not
 ) -> int:
     "The number of parameters"
+    _check_model(model)
     return sum(p.numel() for p in model.parameters())
 
 def _net(*layers): return he_init(nn.Sequential(*layers))
@@ -92,6 +97,11 @@ def _residual_block(ni, nf, stride, shortcut, bn, drop):
             post.append(PadChannels(nf-ni))
     return Residual(body, short, post=nn.Sequential(*post) if post else None)
 
+def _blocks_of(depth, rest, examples):
+    "Blocks in each of the three stages of a network with `depth` layers, `rest` of them outside the blocks"
+    allowed = f'6n+{rest}: {examples} ...'
+    return integer('depth', depth, allowed, lambda v: v>=6+rest and v%6==rest)//6
+
 def _stages(ni, blocks, widths, block):
     "Blocks in stages; all stages but the first begin with stride 2"
     for i,(n,nf) in enumerate(zip(blocks, widths)):
@@ -116,8 +126,7 @@ def resnet_cifar(
     stride:int=1 # Stride of the first convolution: 2 makes the rest four times cheaper
 ) -> nn.Sequential:
     "ResNet-20, -56, -110 and so on for CIFAR (He et al., arXiv 1512.03385, 4.2)"
-    depth = integer('depth', depth, '6n+2: 8, 14, 20, 32, 44, 56, 110 ...', lambda v: v>=8 and v%6==2)
-    n = (depth-2)//6
+    n = _blocks_of(depth, 2, '8, 14, 20, 32, 44, 56, 110')
     width,n_in,n_out,stride = _ints(width=width, n_in=n_in, n_out=n_out, stride=stride)
     choice('shortcut', shortcut, _shortcuts)
     blocks = (n-1,n,n) if shortcut=='project' else (n,n,n)
@@ -145,7 +154,7 @@ def wide_resnet(
     dropout:float=0. # Dropout between the convolutions of a block
 ) -> nn.Sequential:
     "WRN-depth-k (arXiv 1605.07146) as in fastai's DAWNBench entry for CIFAR-10, WRN-22-6"
-    n = (integer('depth', depth, '6n+4: 10, 16, 22, 28, 40 ...', lambda v: v>=10 and v%6==4)-4)//6
+    n = _blocks_of(depth, 4, '10, 16, 22, 28, 40')
     k,n_in,n_out = _ints(k=k, n_in=n_in, n_out=n_out)
     bn,drop,widths = _bn(bn_mom),_drop(dropout),[16*k*2**i for i in range(3)]
     def act(n): return nn.Sequential(bn(n), nn.ReLU())
@@ -192,7 +201,7 @@ def lenet(
 ) -> nn.Sequential:
     "Caffe's LeNet for MNIST (BVLC/caffe, examples/mnist/lenet.prototxt)"
     n_in,n_out = _ints(n_in=n_in, n_out=n_out)
-    side = ((integer('size', size, 'an integer >= 16', lambda v: v>=16)-4)//2-4)//2
+    side = ((count('size', size, 16)-4)//2-4)//2
     drop = _drop(dropout)
     return _net(nn.Conv2d(n_in, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2), nn.Flatten(),
                 nn.Linear(50*side**2, 500), nn.ReLU(),
@@ -276,6 +285,7 @@ def ghost_norm(
     ghost_bs:int # Images that are normalized together
 ) -> nn.Module:
     "Normalize parts of a training batch by themselves"
+    _check_model(model)
     ghost_bs = count('ghost_bs', ghost_bs)
     for m in model.modules():
         if type(m) is nn.BatchNorm2d: m.__class__,m.ghost_bs = GhostBatchNorm2d,ghost_bs

@@ -154,6 +154,7 @@ def decay_rate(
     dampening=0. # torch's dampening: the share of the gradient that momentum leaves out
 ):
     "Share of a weight that its decay takes in a step, when nothing else moves the weight"
+    if l2 and np.any(np.asarray(mom)>=1): refuse('mom', mom, 'below 1')
     return lr*wd*((1-dampening)/(1-mom) if l2 else 1.)
 
 # %% ../nbs/optim.ipynb #9d2ddd36

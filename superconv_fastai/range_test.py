@@ -580,7 +580,7 @@ def _lr_range(learn, lr_min, lr_max):
         raise ValueError('the model has no trainable parameter: unfreeze what the test should train')
     lr_min = at_least('lr_min', lr_min)
     if lr_max is None: lr_max = _adaptive_end if is_adaptive(opt) else 3.
-    return lr_min, real('lr_max', lr_max, f'a finite number > lr_min, and lr_min={lr_min:g}', lambda v: v>lr_min)
+    return lr_min, above('lr_max', lr_max, 'lr_min', lr_min)
 
 def _batches(learn, valid, given, n_valid, bn_stats):
     "The held-out batches to measure on"

@@ -352,6 +352,7 @@ def recipe_table(
     pattern:str='*' # Names to show, as in file names: 'fig1*'
 ) -> pd.DataFrame: # One row for each recipe
     "The recipes, in short"
+    if not isinstance(pattern, str): refuse('pattern', pattern, "text such as 'fig1*'")
     def lr(r):
         start = '0 to ' if r.policy=='range test' else f'{r.lr_min:g} to ' if r.policy in policies else ''
         return f'{start}{r.lr_max:g}'
@@ -417,7 +418,7 @@ def find_recipe(
 ) -> Recipe: # A `ValueError` that names close ones when there is none
     "The recipe of this name"
     if isinstance(recipe, Recipe): return recipe
-    if recipe in recipes: return recipes[recipe]
+    if isinstance(recipe, str) and recipe in recipes: return recipes[recipe]
     close = difflib.get_close_matches(str(recipe), recipes, 4, .5)
     if not close: close = [n for n in recipes if n.startswith(str(recipe)[:4])][:4]
     there = f"; there are {', '.join(close)}" if close else ''
@@ -461,7 +462,7 @@ def learner_of(
 ) -> Learner: # Its `lr`, `moms` and `wd` are the recipe's
     "The learner of a recipe: train it with `fit_recipe`, or your own way"
     r = find_recipe(recipe).scaled(scale)
-    seed_all(integer('seed', seed, 'an integer in [0, 2**32)', lambda v: 0<=v<2**32))
+    seed_all(random_seed('seed', seed))
     if r.data=='imagenet': dls = _imagenet_dls(r, folder, device)
     else: dls = image_dls(r.data, r.bs, r.n_train, r.n_valid, valid, r.aug, r.size, folder, device=device)
     for t in (t for dl in dls.loaders for t in dl.after_batch.fs):
@@ -490,6 +491,7 @@ def fit_recipe(
     recipe:Recipe # What to follow: the scaled recipe, if the learner is of one
 ):
     "Train as a recipe says"
+    if not isinstance(recipe, Recipe): refuse('recipe', recipe, 'a Recipe: find_recipe(name), or what it was scaled to')
     r,n_epoch = recipe,_epochs_of(recipe, learn)
     if r.policy not in policies or r.mom_stepsize:
         return learn.fit(n_epoch, cbs=[StepScheduler(partial(_driven, r)), TerminateOnNaNCallback()])

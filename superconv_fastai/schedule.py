@@ -35,7 +35,7 @@ class StepFunction(Report):
     ):
         "The value at `step`, a float; with groups an array whose last axis is the groups"
         if not np.ndim(step):
-            res = self.at(min(real('step', step, 'a step index >= 0', lambda s: s>=0), self.n_steps-1))
+            res = self.at(min(at_least('step', step, allowed='a step index >= 0'), self.n_steps-1))
             return np.array(res) if self.grouped else res[0]
         step = np.asarray(step, dtype=np.float64)
         if not (np.isfinite(step) & (step>=0)).all(): refuse('step', step, 'step indices >= 0')
@@ -119,7 +119,7 @@ def _legs(n_steps, tail_pct, stepsize, policy, pct_start, longer=False):
     choice('policy', policy, policies)
     n = count('n_steps', n_steps)
     allowed = 'in [0, 1), the share of the steps that come after the cycle'
-    tail_pct = real('tail_pct', tail_pct, allowed, lambda v: 0<=v<1)
+    tail_pct = share('tail_pct', tail_pct, allowed=allowed)
     args = dict(n_steps=n, tail_pct=tail_pct, stepsize=None, policy=policy)
     if pct_start is not None:
         pct_start = _check_pct_start(pct_start, tail_pct, stepsize, policy)
@@ -143,7 +143,7 @@ def _top_lrs(lr_max):
     allowed = 'a finite number > 0, or one for each parameter group'
     top,grouped = values(lr_max),values(lr_max) is not None
     if grouped and not top: refuse('lr_max', lr_max, allowed)
-    return [real('lr_max', v, allowed, lambda v: v>0) for v in (top if grouped else [lr_max])],grouped
+    return [positive('lr_max', v, allowed=allowed) for v in (top if grouped else [lr_max])],grouped
 
 # %% ../nbs/schedule.ipynb #39a39281
 def one_cycle(
@@ -186,7 +186,7 @@ def momentum_cycle(
     n,up,down,tail,args = _legs(n_steps, tail_pct, stepsize, policy, pct_start, longer=policy=='authors')
     allowed = 'three numbers in [0, 1): at the first step, at the peak of the LR, after the cycle'
     if len(values(moms) or ()) != 3: refuse('moms', moms, allowed)
-    first,low,last = moms = tuple(real('moms', m, allowed, lambda v: 0<=v<1) for m in values(moms))
+    first,low,last = moms = tuple(share('moms', m, allowed=allowed) for m in values(moms))
     if stepsize is None and n <= 2: phases = [(0, [low], [low], 1), (1, [last], [last], 1)]
     else:
         cycle = up+down
@@ -205,6 +205,7 @@ class CriticalMomentum(StepFunction):
     def __init__(self,
         lr:StepFunction # The LR that it follows
     ):
+        if not isinstance(lr, StepFunction): refuse('lr', lr, 'a schedule, such as one_cycle gives')
         super().__init__(f'CriticalMomentum({lr})', lr.n_steps, lr.grouped)
         self.lr = lr
     def at(self, step): return [min(max(0., 1-2*math.sqrt(v)), 1-1e-9) for v in self.lr.at(step)]
@@ -228,7 +229,7 @@ def multistep(
     "An LR that falls in steps, the baseline of arXiv 1708.07120"
     n,(top,grouped),by = count('n_steps', n_steps),_top_lrs(lr),positive('by', by)
     allowed = 'a list of shares of the run, in [0, 1]'
-    shares = sorted(real('at', v, allowed, lambda v: 0<=v<=1) for v in ifnone(values(at), [at]))
+    shares = sorted(share('at', v, '[]', allowed=allowed) for v in ifnone(values(at), [at]))
     levels = [[v*by**i for v in top] for i in range(len(shares)+1)]
     falls = {0:levels[0]} | {math.ceil(a*n-1e-9):v for a,v in zip(shares, levels[1:])} # at one step the last one counts
     call = _call('multistep', n_steps=n, lr=top if grouped else top[0], at=shares, by=by)

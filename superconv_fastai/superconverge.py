@@ -283,7 +283,7 @@ def _budget(search, n_steps):
     "Step equivalents that a search may cost"
     if search is None: return min(max(n_steps/4, 150), 1000)
     if isinstance(search, str): return choice('search', search, ('probe',))
-    return real('search', search, "None, 'probe' or a number >= 50", lambda v: v>=50)
+    return at_least('search', search, 50, allowed="None, 'probe' or a number >= 50")
 
 def _check_trainable(learn, lr_max):
     "Refuse a learner whose LR cannot be found"

@@ -405,7 +405,7 @@ examples = [  # call, argument, value, what it may be
     ('curvature_lr', 'n_batches', 1, 'an integer >= 2'),
     ('curvature_lr', 'rel_step', 0, 'in (0, 1)'),
     ('curvature_lr_find', 'n_steps', 5, 'an integer >= 10'),
-    ('curvature_lr_find', 'lr_max', 1e-9, 'a number > lr_min'),
+    ('curvature_lr_find', 'lr_max', 1e-9, 'a finite number > lr_min'),
     ('regularizers', 'lr_max', -1, 'a finite number > 0'),
     ('reduced_regularization', 'dropout', 2, 'None: the model has no dropout'),
     ('reduced_regularization', 'wd', 'a', 'a finite number >= 0'),
