@@ -55,6 +55,8 @@ class StepPlan:
         last_bs:int=None, # Items in the last batch of an epoch; `bs` when None
         n_acc:int=1 # Items after which the optimizer steps
     ):
+        for k,v in dict(n_epoch=n_epoch, bs=bs, n_acc=n_acc).items(): count(k, v)
+        count('n_iter', n_iter, 0)
         self.n_iter,self.n_acc,self.bs = n_iter,n_acc,bs
         self.starts = [(0,0)] # for each epoch: steps taken before it, items in the window it finds open
         for _ in range(n_epoch):
