@@ -34,10 +34,10 @@ def _set_classes(dls, c):
 
 def _check_items(name, items):
     "Refuse what are no tensors with as many items each"
-    listed = isinstance(items, (tuple,list)) and len(items)>0
-    if not (listed and all(isinstance(o, torch.Tensor) and o.ndim for o in items)):
+    vs = values(items)
+    if not vs or not all(isinstance(o, torch.Tensor) and o.ndim for o in vs):
         refuse(name, items, 'a tuple of tensors, the items along their first axis')
-    if len(set(map(len, items)))>1: refuse(name, [tuple(o.shape) for o in items], 'tensors with as many items each')
+    if len(set(map(len, vs)))>1: refuse(name, [tuple(o.shape) for o in vs], 'tensors with as many items each')
 
 def tensor_dls(
     train, # Training inputs and targets: a tuple of tensors, first axis the items
