@@ -16,11 +16,12 @@ from fastai.callback.tracker import TerminateOnNaNCallback
 from small_learners import OwnStep
 from superconv_fastai.curvature import *
 from superconv_fastai.curvature_lr import *
+from superconv_fastai.data import digits_dls
 import superconv_fastai.range_test # patches lr_range_test
 from superconv_fastai.snapshots import StepSums
 sys.path.insert(0, str(Path(__file__).parent))
 from reference import Snapshots, paper_estimates, authors_script
-import copy, math, pickle, random, warnings # after the star imports, which bring functions of these names
+import copy, json, math, pickle, random, warnings # after the star imports, which bring functions of these names
 
 torch.set_num_threads(1)
 
@@ -1463,3 +1464,30 @@ def test_the_users_log_file_is_not_touched(call, tmp_path):
     was = (tmp_path/'history.csv').read_text()
     getattr(learn, call)(**{'curvature_lr':dict(n_batches=2), 'curvature_lr_find':dict(n_steps=10)}[call])
     assert (tmp_path/'history.csv').read_text()==was!=''
+
+# ---- networks whose value is known to be low ----
+
+def test_what_is_said_of_networks_without_normalization_is_what_the_study_found():
+    "The numbers of the note, and of the one on BatchNorm, from the stored runs"
+    results = Path(__file__).parents[1]/'benchmarks'/'results'
+    study = json.loads((results/'estimator_truth.json').read_text())
+    best = {k:v['best'] for k,v in study['truth'].items()}
+    keys = [(k.split()[1], v['lr']) for k,v in study['runs'].items() if k.startswith('ramp ')]
+    ratios = {k:[best[k]/lr for c,lr in keys if c==k] for k in best} # how many times too low
+    plain = [r for k,v in ratios.items() if '/conv/' in k for r in v]
+    low = [r for r in plain if r>2]
+    assert (len(plain),len(low))==(18,10) and 2.5<min(low) and max(low)<5.5 and min(plain)>.5
+    batchnorm = [r for k,v in ratios.items() if k.split('/')[1:] in (['conv_bn','sgd'],['resnet','sgd']) for r in v]
+    assert len(batchnorm)==12 and 2.9<min(batchnorm) and max(batchnorm)<36
+
+low_nets = {'plain': ([nn.Conv2d(1, 4, 3)], 144, True), 'no convolution': ([], 64, False),
+            'GroupNorm': ([nn.Conv2d(1, 4, 3),nn.GroupNorm(2, 4)], 144, False)}
+
+@pytest.mark.parametrize('name', low_nets)
+def test_networks_whose_value_is_low_are_marked(name):
+    body,n,said = low_nets[name]
+    net = nn.Sequential(*body, nn.ReLU(), Flatten(), nn.Linear(n, 10))
+    learn = Learner(digits_dls(device='cpu'), net, opt_func=partial(SGD, mom=.9))
+    probe = learn.curvature_lr_find(n_steps=60)
+    assert ('without normalization' in probe.note) is said
+    if said and probe.informative: assert probe.note in repr(probe)
