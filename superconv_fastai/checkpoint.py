@@ -174,7 +174,10 @@ def _writable(name, path):
 
 # %% ../nbs/checkpoint.ipynb #5ab1a5e7
 class SuperconvCheckpoint(Callback):
-    "After each epoch, write to `path` what `fit_superconv(..., resume=path)` needs to go on. That call adds it itself"
+    """After each epoch, write to `path` what `fit_superconv(..., resume=path)` needs to go on. That call adds it itself
+
+    Raises: `ValueError` for a path that cannot be written to, or in a fit without a cycle
+    See also: `Learner.fit_superconv`, whose `resume` goes on"""
     order,_given = 1000,None # when all others have ended the epoch
     def __init__(self,
         path # The file. One that exists is replaced after the first epoch

@@ -40,10 +40,13 @@ def fit_multistep(
     learn:Learner, # A fresh learner
     n_epoch:int, # Epochs
     lr=None, # Initial LR: a number, one for each parameter group, or a `slice`; `learn.lr` when None
-    at=(.5,.75), # Shares of the run after which the LR falls
+    at=(.5,.75), # Shares of the run after which the LR falls, in [0, 1], in [0, 1]
     by:float=.1 # What it is multiplied by
 ):
-    "A constant LR that falls in steps (the baseline of arXiv 1708.07120)"
+    """A constant LR that falls in steps (the baseline of arXiv 1708.07120)
+
+    Raises: `ValueError` for a bad argument
+    See also: `fit_linear`; `Learner.fit_superconv`; `tune_lr`"""
     def make(n_steps, n_groups):
         return multistep(n_steps, group_values('lr', ifnone(lr, learn.lr), n_groups, positive), at, by)
     _fit_schedule(learn, n_epoch, make)
@@ -53,7 +56,10 @@ def fit_linear(
     n_epoch:int, # Epochs
     lr=None # Initial LR, as in `fit_multistep`; `learn.lr` when None
 ):
-    "An LR that falls linearly to zero (budgeted training, arXiv 1905.04753)"
+    """An LR that falls linearly to zero (budgeted training, arXiv 1905.04753)
+
+    Raises: `ValueError` for a bad argument
+    See also: `fit_multistep`; `Learner.fit_superconv`; `tune_lr`"""
     def make(n_steps, n_groups): return linear(n_steps, group_values('lr', ifnone(lr, learn.lr), n_groups, positive))
     _fit_schedule(learn, n_epoch, make)
 
@@ -409,7 +415,11 @@ def compare_fits(
     lower_is_better:bool=None # Is the metric an error? Read from a tracker of fastai's or the metric's name when None
 ) -> Comparison:
     """Train with each of `fits`, from the same weights and on the same batches for each seed.
-    Leaves the caller's random generators as they were"""
+    Leaves the caller's random generators as they were
+
+    Raises: `ValueError` for a bad argument, learners that do not begin alike, a metric that gives no number, or a log
+    of something else
+    See also: `tune_lr`, which gives each fit its best LR first; `ready_fits`; `Comparison`"""
     n_jobs = _check_search(make_learner, n_jobs, metric, progress, lower_is_better)
     if not (isinstance(fits, dict) and fits and all(isinstance(k, str) and k and callable(f) for k,f in fits.items())):
         refuse('fits', fits, 'a dict from names to callables `(learn, n_epoch)`')
@@ -723,7 +733,10 @@ def tune_lr(
     progress:bool=True, # Show a bar?
     lower_is_better:bool=None # Is the metric an error? As in `compare_fits`
 ) -> Tuned: # A fit `(learn, n_epoch)`
-    "Find the LR for a fit at a budget: the same search for every fit"
+    """Find the LR for a fit at a budget: the same search for every fit
+
+    Raises: `ValueError` for a bad argument, or a log of something else
+    See also: `compare_fits`; `Learner.superconverge`, which finds an LR by itself"""
     n_jobs = _check_search(make_learner, n_jobs, metric, progress, lower_is_better)
     if not callable(fit) or not _takes(fit, None, 1, .1): refuse('fit', fit, 'a callable (learn, n_epoch, lr)')
     grid = sorted({positive('lrs', v, allowed='finite numbers > 0') for v in values(lrs) or []})

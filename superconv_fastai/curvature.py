@@ -39,7 +39,10 @@ def hessian_free_lr(
     lr, # LR of the steps; a pair when they differ, and each step is then divided by its own
     norm:str='l1' # 'l1': sums of absolute values; 'l2': roots of sums of squares. The paper found them alike
 ) -> float: # NaN, with a warning that says why, when the formula has no answer
-    "The Hessian-free LR estimate on three snapshots, in float64 (arXiv 1708.07120, Eq. 8)"
+    """The Hessian-free LR estimate on three snapshots, in float64 (arXiv 1708.07120, Eq. 8)
+
+    Raises: `ValueError` for snapshots that do not match, or a bad LR
+    See also: `noise_floor`; `HessianFreeLR`"""
     sizes = {'l1': lambda x: x.abs().sum(), 'l2': lambda x: x.square().sum().sqrt()}
     size = sizes[choice('norm', norm, list(sizes))]
     lrs = lr if isinstance(lr, (tuple,list)) and len(lr)==2 else (lr,lr)
@@ -70,7 +73,10 @@ def noise_floor(
     mom:float=0., # Momentum in use
     nesterov:bool=False # Nesterov's steps (torch's SGD has them)
 ) -> float:
-    "What Eq. 8 returns when mini-batch noise is all it sees: `lr/sqrt(2(1-mom))`, no word about curvature"
+    """What Eq. 8 returns when mini-batch noise is all it sees: `lr/sqrt(2(1-mom))`, no word about curvature
+
+    Raises: `ValueError` for an LR or a momentum out of range
+    See also: `hessian_free_lr`"""
     return positive('lr', lr)*float(_floor(share('mom', mom), flag('nesterov', nesterov)))
 
 # %% ../nbs/curvature.ipynb #9d96c9a5
@@ -300,7 +306,11 @@ class _Observer(EventCallback):
 
 # %% ../nbs/curvature.ipynb #9bb0cd33
 class HessianFreeLR(Report, _Observer):
-    "Estimate the LR from the curvature that training meets. Training with it is bit for bit training without it"
+    """Estimate the LR from the curvature that training meets. Training with it is bit for bit training without it
+
+    Raises: `ValueError` for a bad argument; at the start of the fit, for an optimizer or a dtype for which `mode` does
+    not hold
+    See also: `Learner.curvature_lr`; `Learner.curvature_lr_find`"""
     _cols = ['step','lr','raw','smooth','floor','informative','sign','ratio','reason']
     def __init__(self,
         mode:str='paper', # 'paper': Eq. 8; 'secant': two gradients on a batch; 'probe': a step on the next batch

@@ -162,7 +162,11 @@ def curvature_lr(self:Learner,
     n_batches:int=8, # Mini-batches from the training set, two at least
     rel_step:float=relative_step # Length of the step along the gradient, relative to the weights'
 ) -> CurvatureLR: # `.lr`, `.interval`, `.table()`, `.plot()`; readable as it is
-    "What the curvature at the present weights says about the LR. No step is taken, and nothing changes, to the bit"
+    """What the curvature at the present weights says about the LR. No step is taken, and nothing changes, to the bit
+
+    Raises: `ValueError` for a bad argument, a model that is frozen whole or in half precision, or fewer than two
+    mini-batches
+    See also: `Learner.curvature_lr_find`, which takes steps; `HessianFreeLR`, which watches a training"""
     n_batches,rel_step = count('n_batches', n_batches, 2),share('rel_step', rel_step, '()')
     _refuse_frozen(self.model)
     ask = _AskBeforeTraining(lambda: _slopes(self, n_batches, rel_step))
@@ -320,7 +324,10 @@ def curvature_lr_find(self:Learner,
 ) -> LRProbe: # `.lr`, `.estimates`, `.plot()`; readable as it is
     """Raise the LR until the update probe's estimate falls below it; put everything back to the bit. For any optimizer.
 
-    Parameter groups keep the ratios of their LRs in `learn.lr`: what is raised and found is the last group's LR."""
+    Parameter groups keep the ratios of their LRs in `learn.lr`: what is raised and found is the last group's LR.
+
+    Raises: `ValueError` for a bad argument, or when no step can be taken, with the reason
+    See also: `Learner.superconverge`, which tries short cycles; `Learner.lr_range_test`"""
     lr_min = positive('lr_min', lr_min)
     lr_max = above('lr_max', lr_max, 'lr_min', lr_min)
     n_steps,train = count('n_steps', n_steps, 10),self.dls.train

@@ -233,14 +233,17 @@ _no_momentum = ('The optimizer has no momentum to cycle, so only the LR will be 
                 "opt_func=partial(SGD, mom=0.95), or torch's SGD with its momentum set")
 
 class OneCycleScheduler(StepScheduler):
-    "Drive lr and momentum of every parameter group through one cycle, counted in optimizer steps"
+    """Drive lr and momentum of every parameter group through one cycle, counted in optimizer steps
+
+    Raises: `ValueError` for a bad argument; at the start of a fit, beside another callback that drives LR or momentum
+    See also: `Learner.fit_superconv`, which adds it and puts LR and momentum back; `one_cycle`"""
     def __init__(self,
         lr_max, # Largest LR: a number, one for each parameter group, or a `slice` as in `fit_one_cycle`
         div:float=10., # `lr_max/div` is the initial LR
         div_final:float=1000., # The *initial* LR divided by this is the final LR
         tail_pct:float=0.1, # Share of the steps that come after the cycle
         stepsize:int=None, # Optimizer steps in one leg; overrides `tail_pct`
-        moms=None, # Momentum at the first step, at the peak and after the cycle, or 'critical'; `learn.moms` when None
+        moms=None, # Three momenta (first step, peak, after the cycle) or 'critical'; `learn.moms` when None
         policy:str='paper', # 'paper', 'authors' or 'cosine'
         pct_start:float=None # Share of all steps before the peak, as in `fit_one_cycle`; equal legs when None
     ):

@@ -48,7 +48,9 @@ def tensor_dls(
     aug=None, # Transforms of the training batches
     tfms=None # Transforms of all batches, after `aug`
 ) -> DataLoaders:
-    "`DataLoaders` over tensors in memory: the training items shuffled, the held-out ones in order"
+    """`DataLoaders` over tensors in memory: the training items shuffled, the held-out ones in order
+
+    See also: `TensorDL`; `image_dls`"""
     bs = count('bs', bs)
     flag('drop_last', drop_last)
     for name,items in (('train',train), ('valid',valid)): _check_items(name, items)
@@ -189,14 +191,20 @@ def load_images(
     name:str, # 'digits', 'mnist', 'fashion_mnist', 'cifar10' or 'cifar100'
     folder=None # Where local copies lie; the environment variable SUPERCONV_DATA, else fastai's `untar_data`, when None
 ) -> tuple: # `((x,y), (xt,yt))`: training and test set, images `(n,c,h,w)` uint8, labels `(n,)` int64
-    "A published data set, read once per process: copy the tensors before you change them"
+    """A published data set, read once per process: copy the tensors before you change them
+
+    Raises: `ValueError` for an unknown name, or files that are missing or damaged
+    See also: `image_dls`"""
     return _load(name, *_find(name, folder))
 
 # %% ../nbs/data.ipynb #da9aebfb
 def digits(
     split:str # 'train' (1000 items), 'tune' (297) or 'test' (500)
 ) -> tuple: # Images `(n,1,8,8)` float32 with zero mean and unit variance, labels `(n,)` int64
-    "scikit-learn's digits (UCI Optical Recognition of Handwritten Digits, test part), in a fixed split"
+    """scikit-learn's digits (UCI Optical Recognition of Handwritten Digits, test part), in a fixed split
+
+    Raises: `ValueError` for an unknown split
+    See also: `digits_dls`"""
     choice('split', split, ('train','tune','test'))
     (x,y),test = load_images('digits')
     x,y = dict(train=(x[:1000],y[:1000]), tune=(x[1000:],y[1000:]), test=test)[split]
@@ -208,7 +216,10 @@ def digits_dls(
     bs:int=64, # Items in a batch
     device=None # Where the batches go; fastai's default when None
 ) -> DataLoaders:
-    "Digits to train on (1,000 items), with one of the two held-out splits"
+    """Digits to train on (1,000 items), with one of the two held-out splits
+
+    Raises: `ValueError` for an unknown split
+    See also: `image_dls`, for more data sets"""
     choice('valid', valid, ('tune','test'))
     return tensor_dls(digits('train'), digits(valid), bs, device)
 
@@ -297,7 +308,10 @@ def image_dls(
     seed:int=0, # Which items are taken
     device=None # Where the batches go; fastai's default when None
 ) -> DataLoaders: # Batches: float images of zero mean and unit variance on the training items, int64 labels
-    "`DataLoaders` over a published data set, or balanced parts of it, in memory"
+    """`DataLoaders` over a published data set, or balanced parts of it, in memory
+
+    Raises: `ValueError` for a bad argument, or files that are missing or damaged
+    See also: `load_images`; `digits_dls`; `image_folder_dls`"""
     choice('valid', valid, ('test','tune'))
     choice('aug', aug, ('none','mirror','crop+mirror'))
     source = _find(name, folder)
@@ -326,7 +340,10 @@ def image_folder_dls(
     num_workers:int=None, # Processes that read images; fastai's default when None
     device=None # Where the batches go; fastai's default when None
 ) -> DataLoaders:
-    "Imagenette or ImageNet through fastai, augmented as in the papers: resized, cropped at random, mirrored"
+    """Imagenette or ImageNet through fastai, augmented as in the papers: resized, cropped at random, mirrored
+
+    Raises: `ValueError` for a folder without `train` or `valid`
+    See also: `image_dls`"""
     from fastai.vision.all import ImageDataLoaders, Resize, RandomCrop, Flip, Normalize, ResizeMethod, imagenet_stats
     size,bs = count('size', size),count('bs', bs)
     path = Path(untar_data(URLs.IMAGENETTE)) if path is None else Path(path)

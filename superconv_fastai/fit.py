@@ -42,16 +42,21 @@ def fit_superconv(self:Learner,
     div_final:float=1000., # The *initial* LR divided by this is the final LR. (In `fit_one_cycle` it divides `lr_max`.)
     tail_pct:float=0.1, # Share of the optimizer steps that come after the cycle
     stepsize:int=None, # Optimizer steps in one leg; overrides `tail_pct`
-    moms=None, # Momentum at the first step, at the peak and after the cycle, or 'critical'; `learn.moms` when None
-    wd=None, # Weight decay; `learn.wd` when None
+    moms=None, # Three momenta (first step, peak, after the cycle) or 'critical'; `learn.moms` when None
+    wd=None, # Weight decay: a number, or one for each parameter group; `learn.wd` when None
     policy:str='paper', # 'paper', 'authors' or 'cosine'
-    cbs=None, # Callbacks for this fit
+    cbs=None, # A callback or a list of them, for this fit
     reset_opt:bool=False, # Make a new optimizer?
     start_epoch:int=0, # Resume here: the cycle is the one of all `n_epoch` epochs
-    resume=None, # File to write a checkpoint to after each epoch, and to go on from: see `SuperconvCheckpoint`
+    resume=None, # Path of a file to write after each epoch, and to go on from: see `SuperconvCheckpoint`
     pct_start:float=None # Share of all steps before the peak, as in `fit_one_cycle`; equal legs when None
 ):
-    "Train with super-convergence's 1cycle policy (arXiv 1708.07120). lr and momentum are put back, whatever happens"
+    """Train with super-convergence's 1cycle policy (arXiv 1708.07120). lr and momentum are put back, whatever happens
+
+    Raises: `ValueError`, before anything is touched: a bad argument, another callback that drives LR or momentum,
+    training data without a length, or a file at `resume` that belongs to another fit
+    See also: `Learner.superconverge`, which finds `lr_max`; `Learner.lr_range_test`; `Learner.plot_superconv`;
+    `one_cycle`"""
     n_epoch,start_epoch = check_epochs(n_epoch, start_epoch)
     flag('reset_opt', reset_opt)
     check_cbs(cbs)
@@ -82,17 +87,20 @@ def _draw_groups(ax, lrs):
 @patch
 def plot_superconv(self:Learner,
     n_epoch:int, # Epochs in the whole run
-    lr_max=None, # As in `fit_superconv`, like all that follow
+    lr_max=None, # Largest LR: a number, one for each parameter group or a `slice`; `learn.lr` when None
     div:float=10., # `lr_max/div` is the initial LR
     div_final:float=1000., # The *initial* LR divided by this is the final LR
     tail_pct:float=0.1, # Share of the optimizer steps that come after the cycle
     stepsize:int=None, # Optimizer steps in one leg; overrides `tail_pct`
-    moms=None, # Momentum at the first step, at the peak and after the cycle, or 'critical'; `learn.moms` when None
+    moms=None, # Three momenta (first step, peak, after the cycle) or 'critical'; `learn.moms` when None
     policy:str='paper', # 'paper', 'authors' or 'cosine'
-    cbs=None, # Callbacks for the fit: `GradientAccumulation` changes the number of steps
+    cbs=None, # A callback or a list, for the fit: `GradientAccumulation` changes the number of steps
     pct_start:float=None # Share of all optimizer steps before the peak
 ):
-    "Draw the LR and momentum that `fit_superconv` would use. Trains nothing, changes nothing. Returns the two axes"
+    """Draw the LR and momentum that `fit_superconv` would use. Trains nothing, changes nothing. Returns the two axes
+
+    Raises: `ValueError` where `fit_superconv` would raise it
+    See also: `Learner.fit_superconv`; `one_cycle`"""
     n_epoch,_ = check_epochs(n_epoch)
     check_cbs(cbs)
     lr_max = next_optimizer(self)[1] if lr_max is None else lr_max

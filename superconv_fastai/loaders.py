@@ -84,7 +84,10 @@ def plan_steps(
     n_epoch:int, # Planned epochs
     n_acc:int=None # Items after which the optimizer steps, when gradients are accumulated
 ) -> StepPlan:
-    "The plan for `n_epoch` epochs of `dl`. A `ValueError` when they have no known length, or no optimizer step"
+    """The plan for `n_epoch` epochs of `dl`
+
+    Raises: `ValueError` when the epochs have no known length, or no optimizer step
+    See also: `StepPlan`"""
     n_epoch,_ = check_epochs(n_epoch)
     n_acc = count('n_acc', n_acc, none=True)
     n_iter,bs,last_bs = batch_sizes(dl)

@@ -125,7 +125,10 @@ def resnet_cifar(
     shortcut:str='pad', # 'pad', 'conv', 'pool' or 'project'; the last two want a side divisible by 4
     stride:int=1 # Stride of the first convolution: 2 makes the rest four times cheaper
 ) -> nn.Sequential:
-    "ResNet-20, -56, -110 and so on for CIFAR (He et al., arXiv 1512.03385, 4.2)"
+    """ResNet-20, -56, -110 and so on for CIFAR (He et al., arXiv 1512.03385, 4.2)
+
+    Raises: `ValueError` for a bad argument
+    See also: `resnet8`; `wide_resnet`; `densenet40`"""
     n = _blocks_of(depth, 2, '8, 14, 20, 32, 44, 56, 110')
     width,n_in,n_out,stride = _ints(width=width, n_in=n_in, n_out=n_out, stride=stride)
     choice('shortcut', shortcut, _shortcuts)
@@ -284,7 +287,10 @@ def ghost_norm(
     model:nn.Module, # Changed in place
     ghost_bs:int # Images that are normalized together
 ) -> nn.Module:
-    "Normalize parts of a training batch by themselves"
+    """Normalize parts of a training batch by themselves
+
+    Raises: `ValueError` for a bad argument
+    See also: `GhostBatchNorm2d`"""
     _check_model(model)
     ghost_bs = count('ghost_bs', ghost_bs)
     for m in model.modules():
@@ -297,7 +303,10 @@ def imagenet_model(
     n_out:int=1000, # Classes
     bn_mom:float=0.1 # BatchNorm momentum
 ) -> nn.Module:
-    "Paper B's networks for ImageNet, not trained"
+    """Paper B's networks for ImageNet, not trained
+
+    Raises: `ValueError` for an unknown name, `ImportError` without torchvision or timm
+    See also: `image_folder_dls`"""
     choice('name', name, ('resnet50','inception_resnet_v2'))
     n_out, = _ints(n_out=n_out)
     bn_mom = _bn(bn_mom).keywords['momentum']

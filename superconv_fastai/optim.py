@@ -153,7 +153,9 @@ def decay_rate(
     l2:bool=False, # Is the decay part of the gradient? Otherwise it is decoupled
     dampening=0. # torch's dampening: the share of the gradient that momentum leaves out
 ):
-    "Share of a weight that its decay takes in a step, when nothing else moves the weight"
+    """Share of a weight that its decay takes in a step, when nothing else moves the weight
+
+    See also: `Learner.regularizers`, which shows it for each group"""
     if l2 and np.any(np.asarray(mom)>=1): refuse('mom', mom, 'below 1')
     return lr*wd*((1-dampening)/(1-mom) if l2 else 1.)
 

@@ -241,7 +241,10 @@ def verdict(
     noise:float=0., # Standard error of a score as an estimate of the true one, if known. In the unit of `scores`
     constant:float=None # Score of the best answer that is the same for every item, if known: no better is not learned
 ) -> Verdict:
-    "Can the network of this LR range test super-converge, and how large may the LR be?"
+    """Can the network of this LR range test super-converge, and how large may the LR be?
+
+    Raises: `ValueError` for a bad argument
+    See also: `Learner.lr_range_test`, which measures the curve"""
     lower_is_better = flag('lower_is_better', lower_is_better)
     curve = _curve(lrs, scores, losses, lower_is_better)
     noise = at_least('noise', noise)
@@ -624,7 +627,10 @@ def lr_range_test(self:Learner,
 ) -> RangeTest: # The curve and the verdict
     """Train while the LR rises linearly, measure on held-out data (arXiv 1708.07120, section 3), put everything back.
 
-    Parameter groups keep the ratios of their LRs in `learn.lr`: the LR that rises and is found is the last group's."""
+    Parameter groups keep the ratios of their LRs in `learn.lr`: the LR that rises and is found is the last group's.
+
+    Raises: `ValueError` for a bad argument, or without held-out data
+    See also: `Learner.fit_superconv`; `verdict`; `Learner.superconverge`, which needs no test"""
     for k,v in dict(n_steps=n_steps, n_evals=n_evals, n_valid=n_valid).items(): count(k, v, none=True)
     choice('bn_stats', bn_stats, ('running','batch'))
     hypers = dict(mom=share('mom', mom, none=True), wd=at_least('wd', wd, none=True))

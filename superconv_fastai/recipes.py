@@ -351,7 +351,9 @@ recipes = _Recipes([*_first, *_second, *_momentum, *_large, *_dawn, *_jordan])
 def recipe_table(
     pattern:str='*' # Names to show, as in file names: 'fig1*'
 ) -> pd.DataFrame: # One row for each recipe
-    "The recipes, in short"
+    """The recipes, in short
+
+    See also: `recipes`; `run_recipe`"""
     if not isinstance(pattern, str): refuse('pattern', pattern, "text such as 'fig1*'")
     def lr(r):
         start = '0 to ' if r.policy=='range test' else f'{r.lr_min:g} to ' if r.policy in policies else ''
@@ -412,11 +414,14 @@ def _opt_func(r):
     kwargs = dict(Adam=dict(betas=(mom,.999)), Adadelta=dict(rho=.9, eps=1e-8), Adagrad=dict(eps=1e-8))[r.opt]
     return partial(OptimWrapper, opt=partial(getattr(torch.optim, r.opt), **kwargs))
 
-# %% ../nbs/recipes.ipynb #8c60d06c
+# %% ../nbs/recipes.ipynb #8c60d0a1
 def find_recipe(
     recipe # A `Recipe`, or its name in `recipes`
-) -> Recipe: # A `ValueError` that names close ones when there is none
-    "The recipe of this name"
+) -> Recipe:
+    """The recipe of this name
+
+    Raises: `ValueError` for an unknown name, with names that are close
+    See also: `recipe_table`"""
     if isinstance(recipe, Recipe): return recipe
     if isinstance(recipe, str) and recipe in recipes: return recipes[recipe]
     close = difflib.get_close_matches(str(recipe), recipes, 4, .5)
@@ -424,6 +429,7 @@ def find_recipe(
     there = f"; there are {', '.join(close)}" if close else ''
     raise ValueError(f'there is no recipe {recipe!r}{there}. `superconv recipes` lists all')
 
+# %% ../nbs/recipes.ipynb #8c60d06c
 def _imagenet_dls(r, folder, device):
     root = folder or os.environ.get('SUPERCONV_DATA')
     if not root or not (Path(root)/'imagenet').is_dir():
@@ -460,7 +466,10 @@ def learner_of(
     device=None, # fastai's default when None
     valid:str='test' # Held-out data: 'test' to score, 'tune' (a part of the training set) to choose hyper-parameters on
 ) -> Learner: # Its `lr`, `moms` and `wd` are the recipe's
-    "The learner of a recipe: train it with `fit_recipe`, or your own way"
+    """The learner of a recipe: train it with `fit_recipe`, or your own way
+
+    Raises: `ValueError` for an unknown recipe, a bad argument, or data that are not there
+    See also: `fit_recipe`; `run_recipe`, which does both"""
     r = find_recipe(recipe).scaled(scale)
     seed_all(random_seed('seed', seed))
     if r.data=='imagenet': dls = _imagenet_dls(r, folder, device)
@@ -490,7 +499,9 @@ def fit_recipe(
     learn:Learner, # From `learner_of`
     recipe:Recipe # What to follow: the scaled recipe, if the learner is of one
 ):
-    "Train as a recipe says"
+    """Train as a recipe says
+
+    See also: `learner_of`; `run_recipe`"""
     if not isinstance(recipe, Recipe): refuse('recipe', recipe, 'a Recipe: find_recipe(name), or what it was scaled to')
     r,n_epoch = recipe,_epochs_of(recipe, learn)
     if r.policy not in policies or r.mom_stepsize:
@@ -648,7 +659,10 @@ def run_recipe(
     path:str=None # Write the result to this file, as JSON
 ) -> RecipeRun: # Our number beside the published one
     """Train as a recipe says and compare with what was published. Says beforehand what is reduced and how long it
-    will take"""
+    will take
+
+    Raises: `ValueError` for an unknown recipe, a bad argument, data that are not there, or a run that needs a GPU
+    See also: `recipe_table`; `learner_of`; `RecipeRun`"""
     full = find_recipe(recipe)
     r,device = full.scaled(scale),_device(device)
     if path is not None: path = any_file('path', path)

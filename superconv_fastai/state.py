@@ -210,7 +210,10 @@ def undisturbed(
     learn:Learner, # Whatever happens to it in the block is taken back
     file=None # Keep the tensors in this file in the meantime; in memory when None
 ):
-    "Context manager: do anything to `learn`, and find it afterwards as it was, to the bit"
+    """Context manager: do anything to `learn`, and find it afterwards as it was, to the bit
+
+    Raises: `ValueError` for a model with lazy parameters, or a file that cannot be written to
+    See also: `Learner.lr_range_test` and all searches, which use it"""
     if file is not None: file = new_file('file', file)
     state = _State(learn, file)
     try: yield learn

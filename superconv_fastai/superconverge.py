@@ -242,7 +242,9 @@ def _cut_off(sizes):
         elif f.exists() and f.stat().st_size>n: os.truncate(f, n)
 
 class Diverged(RuntimeError):
-    "A run diverged each time it was tried; the learner is what it was at its start"
+    """A run diverged each time it was tried; the learner is what it was at its start
+
+    See also: `Learner.superconverge`"""
 
 def run_watched(
     learn:Learner,
@@ -392,7 +394,7 @@ def __call__(self:_Superconverge):
 @patch
 def superconverge(self:Learner,
     n_epoch:int, # Epochs of the run
-    lr_max=None, # Largest LR, as in `fit_superconv`; it is searched for when None
+    lr_max=None, # Largest LR: a number, one for each parameter group or a `slice`; searched for when None
     search=None, # Steps it may cost; a quarter of the run, 150 to 1,000, when None. 'probe': the update probe alone
     search_valid=None, # DataLoader to compare LRs on; items of the training set are set aside for the search when None
     lr_mult:float=None, # LR of the last group over that of the first; as `learn.lr`, or 100 with `freeze_epochs`
@@ -401,15 +403,19 @@ def superconverge(self:Learner,
     div_final:float=1000., # The *initial* LR divided by this is the final LR
     tail_pct:float=0.1, # Share of the optimizer steps that come after the cycle
     stepsize:int=None, # Optimizer steps in one leg; overrides `tail_pct`
-    moms=None, # Momentum at the first step, at the peak and after the cycle, or 'critical'; `learn.moms` when None
-    wd=None, # Weight decay; `learn.wd` when None
+    moms=None, # Three momenta (first step, peak, after the cycle) or 'critical'; `learn.moms` when None
+    wd=None, # Weight decay: a number, or one for each parameter group; `learn.wd` when None
     policy:str='paper', # 'paper', 'authors' or 'cosine'
-    cbs=None, # Callbacks for the run. Those that change training take part in the search
+    cbs=None, # A callback or a list, for the run. Those that change training take part in the search
     reset_opt:bool=False, # Make a new optimizer?
     resume=None, # File for a checkpoint before the first step and after each epoch, and to go on from when it exists
     pct_start:float=None # Share of all optimizer steps before the peak, as in `fit_one_cycle`; legs alike when None
 ) -> SuperconvergeReport: # `.lr_max`, `.metrics`, `.search_steps`, `.table()`, `.plot()`; readable as it is
-    "Find the LR on items set aside from the training set, and train one cycle with it; half of it if that diverges"
+    """Find the LR on items set aside from the training set, and train one cycle with it; half of it if that diverges
+
+    Raises: `ValueError` for a bad argument, or when no LR can be found, with the reason; `Diverged` when the run
+    diverges at each LR that is tried. The learner is then what it was at the start of that run
+    See also: `Learner.fit_superconv`, where you know the LR; `Learner.curvature_lr_find`; `compare_fits`"""
     n_epoch,_ = check_epochs(n_epoch)
     freeze_epochs = count('freeze_epochs', freeze_epochs, 0)
     flag('reset_opt', reset_opt)
