@@ -108,7 +108,7 @@ def _check_run(guard, rec, n_epoch):
 
 def run_cycle(
     learn, # The learner; it is afterwards as it was
-    lr_max, # Largest LR, as in `fit_superconv`
+    lr_max, # Largest LR: a number, one for each parameter group or a `slice`
     n_epoch:int, # Epochs of the cycle
     reinit, # Makes the initial weights, in place; None for the present ones
     wd, # Weight decay
@@ -275,7 +275,7 @@ def _listed(vs):
 # %% ../nbs/balance.ipynb #303483b5
 def _axis_says(name, values, good, top, alone, margin):
     "What one axis decides: whether `top` is taken, and a clause of the reason"
-    plural,within = _axes[name],f'within the {margin:.2g} that chance makes'
+    plural,within = _axes[name],f'within the noise between seeds ({margin:.2g})'
     whole = good==[v for v in values if good[0]<=v<=good[-1]]
     if (good[0],good[-1]) == (values[0],values[-1]):
         which = '' if whole else f' ({_listed(good)})'
@@ -297,7 +297,7 @@ class Choice(Report):
         runs:dict, # `(wd, dropout, seed)` to a run
         cands:list, # `(wd, dropout)`
         seeds:list, # The seeds of a complete candidate
-        looks:int=1 # How often these runs were looked at: the 5 % that chance is left are divided by it
+        looks:int=1 # How often these runs were looked at: the 5 % of error that is allowed is divided by it
     ):
         self.best,self.interval,self.contenders,self.cands = None,{},[],cands
         self.losses = np.array([[(runs.get((*c,s)) or {}).get('loss') for s in seeds] for c in cands], dtype=float)
@@ -535,7 +535,7 @@ class _RaceRunner:
 # %% ../nbs/balance.ipynb #2a013ab5
 @patch
 def balance_regularization(self:Learner,
-    lr_max, # Largest LR of the cycle that the decay is for, as in `fit_superconv`
+    lr_max, # Largest LR of the cycle that the decay is for: a number, one for each parameter group or a `slice`
     n_epoch:int=3, # Epochs of each run, which is a complete cycle
     wds=None, # Weight decays to try, of the group that decays most; when None, a grid that is scaled to the run
     dropouts=None, # Factors to try on every dropout of the model; dropout stays as it is when None
@@ -544,7 +544,11 @@ def balance_regularization(self:Learner,
     path=None, # Log of finished runs: an interrupted search goes on from it
     reinit=None # `reinit(model)` makes the weights that a run starts from; when None these are the present ones
 ) -> Balance: # `.best`, `.table()`, `.plot()`, `.apply()`
-    "Find weight decay and dropout for a cycle to `lr_max`. Leaves the learner as it was until `.apply()`"
+    """Find weight decay and dropout for a cycle to `lr_max`. Leaves the learner as it was until `.apply()`
+
+    Raises: `ValueError` for a bad argument, without held-out data, when a callback makes the runs worthless, or for a
+    log of something else
+    See also: `Learner.regularizers`; `Learner.reduced_regularization`; `Balance`"""
     n_epoch,_ = check_epochs(n_epoch)
     seeds = list(range(count('seeds', seeds, 2, allowed='an integer >= 2: one seed has no spread')))
     _check_can_search(self, n_jobs, reinit)

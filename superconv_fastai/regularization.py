@@ -282,7 +282,10 @@ class Audit(pd.DataFrame):
 def regularizers(self:Learner,
     lr_max:float=None # Largest LR of the cycle to come: adds what the papers used there. The present LR when None
 ) -> Audit: # A DataFrame: kind, where, value, effective, advice, source
-    "Everything in this learner that regularizes; one training batch is run. Changes nothing, to the bit"
+    """Everything in this learner that regularizes; one training batch is run. Changes nothing, to the bit
+
+    Raises: `ValueError` for an LR that is no number above 0
+    See also: `Learner.balance_regularization`, which measures; `paper_decays`"""
     opt,_ = next_optimizer(self)
     lrs,moms,eff = _cycling(self, opt, lr_max)
     rows = [*_lr_rows(opt, lrs, moms, eff), *_wd_rows(self, opt, lrs, moms), *_frozen_rows(self, opt),
@@ -329,7 +332,11 @@ def reduced_regularization(self:Learner,
     wd=None, # Weight decay inside: a number (of the group that decays most), or one for each group; unchanged when None
     dropout:float=None # Factor on every dropout that a training batch shows, stochastic depth too; unchanged when None
 ):
-    "Context manager: train with other weight decay and dropout, and have the old ones back, whatever happens"
+    """Context manager: train with other weight decay and dropout, and have the old ones back, whatever happens
+
+    Raises: `ValueError` for values that this learner cannot be set to; for `dropout` also when no training batch can
+    run
+    See also: `Learner.regularizers`; `Learner.balance_regularization`"""
     if wd is not None: wd = check_wd(self, wd)
     drops = []
     if dropout is not None:

@@ -156,7 +156,10 @@ def one_cycle(
     policy:str='paper', # 'paper', 'authors' or 'cosine'
     pct_start:float=None # Share of all steps before the peak, as in `fit_one_cycle`; the two legs are alike when None
 ) -> Schedule: # `step -> lr`, with `len()` and `.values()`
-    "The 1cycle LR policy of arXiv 1708.07120 and 1803.09820; bad input is a `ValueError`"
+    """The 1cycle LR policy of arXiv 1708.07120 and 1803.09820
+
+    Raises: `ValueError` for a bad argument
+    See also: `momentum_cycle`; `OneCycleScheduler`; `Learner.fit_superconv`"""
     n,up,down,tail,args = _legs(n_steps, tail_pct, stepsize, policy, pct_start)
     top,grouped = _top_lrs(lr_max)
     div,div_final = at_least('div', div, 1),at_least('div_final', div_final, 1)
@@ -182,7 +185,10 @@ def momentum_cycle(
     policy:str='paper', # 'paper', 'authors' or 'cosine'
     pct_start:float=None # As in `one_cycle`
 ) -> Schedule: # `step -> momentum`, with `len()` and `.values()`
-    "Cyclical momentum (arXiv 1803.09820, 4.3): falls while the LR rises, rises while it falls, holds in the tail"
+    """Cyclical momentum (arXiv 1803.09820, 4.3): falls while the LR rises, rises while it falls, holds in the tail
+
+    Raises: `ValueError` for a bad argument
+    See also: `one_cycle`; `CriticalMomentum`"""
     n,up,down,tail,args = _legs(n_steps, tail_pct, stepsize, policy, pct_start, longer=policy=='authors')
     allowed = 'three numbers in [0, 1): at the first step, at the peak of the LR, after the cycle'
     if len(values(moms) or ()) != 3: refuse('moms', moms, allowed)
@@ -201,7 +207,9 @@ def momentum_cycle(
 
 # %% ../nbs/schedule.ipynb #0cb7ba3b
 class CriticalMomentum(StepFunction):
-    "The momentum `1 - 2*sqrt(lr)`, in [0, 1), at each LR of a schedule (arXiv 2603.28921). Called like a `Schedule`"
+    """The momentum `1 - 2*sqrt(lr)`, in [0, 1), at each LR of a schedule (arXiv 2603.28921). Called like a `Schedule`
+
+    See also: `one_cycle`; `momentum_cycle`"""
     def __init__(self,
         lr:StepFunction # The LR that it follows
     ):
@@ -223,7 +231,7 @@ def constant(
 def multistep(
     n_steps:int, # Optimizer steps in the whole run
     lr, # Initial LR: a number, or one for each parameter group
-    at=(.5,.75), # Shares of the run after which the LR falls
+    at=(.5,.75), # Shares of the run after which the LR falls, in [0, 1]
     by:float=.1 # What it is multiplied by
 ) -> Schedule:
     "An LR that falls in steps, the baseline of arXiv 1708.07120"
