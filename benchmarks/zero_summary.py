@@ -9,7 +9,8 @@ import math
 import numpy as np, pandas as pd
 from scipy.optimize import isotonic_regression
 from superconv_fastai.runs import read_log
-from common import results
+from common import results, save_results
+from lr_free import ARMS as LR_FREE
 from zero_cells import data_set, is_sgd, usual
 
 def runs_of(half, complete=True):
@@ -115,19 +116,31 @@ def steps_saved(df, workflow):
         rows.append(dict(cell=cell, steps=mean.steps[workflow], ratio=min(need/mine, 8.), beyond=math.isinf(need)))
     return pd.DataFrame(rows)
 
-def summary(half):
-    "Print it"
+def study(half):
+    "All that the runs of this half say, as JSON; `None` before its first cell is complete"
+    if not (results/f'zero_tuning_{half}.jsonl').exists(): return None
     head,runs = runs_of(half)
-    print('method', head['of']['method'][:12], 'on', head['info']['machine']['cpu'], len(runs), 'runs')
-    if not runs: return print('no cell is complete yet')
+    if not runs: return None
     df = regrets(runs)
-    print(by_arm(df).round(2).to_string())
     ours = df[df.arm=='superconverge']
-    cells = ours.groupby('cell').agg(regret=('regret','mean'), worst=('regret','max'), lrs=('lr', list))
-    print(cells.round(2).to_string())
-    for arm in ('steep','calibrated default','Prodigy'):
-        if arm in set(df.arm): print(f'{arm} - superconverge: {difference(df, arm)}')
-    for workflow in ('valley','steep'):
-        o = steps_saved(df, workflow)
-        print(f'{workflow}, steps saved: {o.ratio.median():.2f}, least {o.ratio.min():.2f}, {o.beyond.sum()} beyond 8')
-        print(o.round(2).to_string())
+    cells = ours.groupby('cell').agg(regret=('regret','mean'), worst=('regret','max'), seeds=('seed','count'),
+                                     search=('search','mean'), steps=('steps','mean'), restarts=('restarts','sum'))
+    cells['lrs'] = ours.groupby('cell').lr.agg(list)
+    rivals = [a for a in ('valley','steep','calibrated default',*LR_FREE) if a in set(df.arm)]
+    return dict(method=head['of']['method'], machine=head['info']['machine'], n_runs=len(runs),
+                arms=by_arm(df).reset_index().to_dict('records'), cells=cells.reset_index().to_dict('records'),
+                differences={a:difference(df, a) for a in rivals},
+                saved={w:steps_saved(df, w).to_dict('records') for w in ('valley','steep')})
+
+def summary():
+    "Write it, and print it"
+    found = {half:study(half) for half in ('development','confirmation')}
+    for half,o in found.items():
+        if o is None:
+            print(f'{half}: no cell is complete')
+            continue
+        print(f"{half}: {o['n_runs']} runs, method {o['method'][:10]}")
+        for k in ('arms','cells'): print(pd.DataFrame(o[k]).round(2).to_string(index=False))
+        for arm,d in o['differences'].items(): print('{} - superconverge: {:.2f} ({:.2f} to {:.2f})'.format(arm, *d))
+        for w,rows in o['saved'].items(): print(f'steps saved against {w}\n', pd.DataFrame(rows).round(2).to_string())
+    save_results('zero_tuning', found)

@@ -1,7 +1,7 @@
 """How far from the best LR does a user end who tunes nothing?
 
     python benchmarks/zero_tuning.py development|confirmation     trains every arm of every cell with paired seeds
-    python benchmarks/zero_tuning.py summary [--half confirmation] prints regrets and steps saved of the finished cells
+    python benchmarks/zero_tuning.py summary                      regrets and steps saved of the finished cells
 
 Each run is at once a line of `results/zero_tuning_NAME.jsonl`, and a study goes on where it was stopped. Development
 cells may be looked at as often as one likes; they chose the method. Confirmation cells are run once, when the method
@@ -9,9 +9,7 @@ is frozen: the log's first line names the commit whose `lr_search.py` and `super
 another method is refused. Choices see training items only; the test set is scored once, after the run. All arms of a
 cell and a seed run in one process on one machine, whose kind the log names. The cells are in `zero_cells.py`.
 
-`results/zero_tuning_designs.jsonl` is what the method was chosen by, on development cells, one or two seeds, on a
-busy machine: `find`, what the finders say; `short`, held-out loss after cycles of 20 to 200 steps over a grid of LRs;
-`final`, runs over it.
+`zero_designs.py` is about the designs that were compared before.
 """
 import argparse, math, subprocess, sys, time
 from importlib.util import find_spec
@@ -189,8 +187,7 @@ def study(half, log_file):
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('what', choices=[*HALVES, 'summary'])
-    p.add_argument('--half', choices=list(HALVES), default='development', help='of which half `summary` tells')
     p.add_argument('--log', help='another file for the runs')
     a = p.parse_args()
-    if a.what=='summary': summary(a.half)
+    if a.what=='summary': summary()
     else: study(a.what, a.log)
