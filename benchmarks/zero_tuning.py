@@ -61,6 +61,10 @@ def trained(make, seed, fit):
 def cycle(lr, n_epoch): return lambda learn: learn.fit_one_cycle(n_epoch, lr)
 def superconv(lr, n_epoch): return lambda learn: learn.fit_superconv(n_epoch, lr)
 def rival(name, n_epoch): return lambda learn: lr_free.train(name, learn, n_epoch)
+def attempted(make, seed, fit):
+    "A run by somebody else's optimizer, or why it cannot train this network (DoG wants a gradient for each weight)"
+    try: return trained(make, seed, fit)
+    except Exception as e: return dict(failed=f'{type(e).__name__}: {e}'[:200])
 
 def converge(n_epoch, **kwargs):
     def fit(learn):
@@ -125,8 +129,8 @@ def rival_arms(cell, make, n_epoch, seed, done):
     more = math.ceil(n_epoch*(1+ours.get('search', 0.)/ours['steps'])) # whole epochs: in their favour
     for name in lr_free.ARMS:
         if name=='GeN' and 'tabular' in cell: continue # it takes networks of one input
-        yield name, lambda name=name: trained(make, seed, rival(name, n_epoch))
-        yield f'{name}, equal total', lambda name=name: trained(make, seed, rival(name, more))
+        yield name, lambda name=name: attempted(make, seed, rival(name, n_epoch))
+        yield f'{name}, equal total', lambda name=name: attempted(make, seed, rival(name, more))
 
 def longer_arms(make, n_epoch, seed, lrs):
     "How many steps the documented workflow needs to get as far"
