@@ -151,12 +151,14 @@ def text_cell(opt, n_epoch):
 def series_cell(arch, n_epoch):
     "tsai's own learner, `TSClassifier`, on digits read row by row: eight series of eight steps"
     def make(seed):
+        from tsai.data.core import TSClassification
         from tsai.tslearner import TSClassifier
         x,y,xt,yt = images('digits')
         set_seed(seed)
         splits = list(range(len(x))),list(range(64))
-        learn = TSClassifier(x[:,0].numpy(), y.numpy(), splits=splits, arch=arch, bs=64, metrics=accuracy, cbs=Quiet(),
-                             path=Path('/tmp'), device=torch.device('cpu'))
+        learn = TSClassifier(x[:,0].numpy(), y.numpy(), splits=splits, tfms=[None,TSClassification()], arch=arch, bs=64,
+                             metrics=accuracy, cbs=Quiet(), path=Path('/tmp'), device=torch.device('cpu'))
+        assert learn.dls.c==10
         def test(learn):
             return learn.dls.valid.new(learn.dls.valid.dataset.add_dataset(xt[:,0].numpy(), yt.numpy()))
         return quiet(learn),test

@@ -217,11 +217,12 @@ def stream_with_n(seed=0, path='.'):
 
 def series(seed=0, path='.'):
     "tsai's learner, which nobody here wrote: InceptionTime on digits read row by row, eight series of eight steps"
+    from tsai.data.core import TSClassification
     from tsai.tslearner import TSClassifier
     set_seed(seed)
     (x,y),splits = [t[:314].numpy() for t in digits('train')],(list(range(250)),list(range(250, 314)))
-    learn = TSClassifier(x[:,0], y, splits=splits, arch='InceptionTime', bs=32, opt_func=sgd, metrics=accuracy, lr=.05,
-                         device=torch.device('cpu'), arch_config=dict(nf=4))
+    learn = TSClassifier(x[:,0], y, splits=splits, tfms=[None,TSClassification()], arch='InceptionTime', bs=32, lr=.05,
+                         opt_func=sgd, metrics=accuracy, device=torch.device('cpu'), arch_config=dict(nf=4))
     return quiet(learn, path)
 
 applications = dict(vision_learner=vision, unet_learner=unet, tabular_learner=tabular, collab_learner=collab,
