@@ -33,6 +33,7 @@ PAGES = {
     'Project': tutorials('against_the_others contributing'),
     'More': ['tutorials/*'],
     'Inside': ['*']}
+COMMANDS = 'demo train show_recipes run compare main'   # what the shell calls
 # What readers type into the search, where the page itself says it in other words
 KEYWORDS = {
     'index': 'superconvergence, super convergence, one cycle, onecycle, 1cycle, install, installation',
@@ -77,6 +78,7 @@ def notebooks():
 def _type(p):
     a = p.anno
     if a in (inspect.Parameter.empty, None, type(None)) or callable(p.default) and a is type(p.default): return ''
+    if inspect.isfunction(a): return a.__name__   # what reads an option of the command
     return re.sub(r'\w+\.(?=\w)', '', a if isinstance(a, str) else inspect.formatannotation(a))
 
 def _default(p):
@@ -172,8 +174,8 @@ def _patched(f):
     return [ast.unparse(o) for o in (anno.elts if isinstance(anno, ast.Tuple) else [anno] if anno else [])]
 
 def entry_points(source, exported):
-    """What a module offers, as (name, first line of the docstring): methods of fastai's classes first, then the names
-    that `superconv_fastai.all` has, then the rest of `__all__`"""
+    """What a module offers, as (name, first line of the docstring): methods of fastai's classes first, then functions
+    and classes that are `exported`, then the rest of `__all__`"""
     body = ast.parse(source).body
     names = next((ast.literal_eval(o.value) for o in body if isinstance(o, ast.Assign)
                   and getattr(o.targets[0], 'id', '') == '__all__'), [])
@@ -183,13 +185,15 @@ def entry_points(source, exported):
         on, line = _patched(o), (ast.get_docstring(o) or '').split('\n')[0]
         if not line: continue
         ranked += [(0, f'{c}.{o.name}', line) for c in on if c not in own]
-        if not on and o.name in names: ranked.append((1 if o.name in exported else 2, o.name, line))
+        rank = 3 if o.name not in exported else 2 if isinstance(o, ast.ClassDef) else 1
+        if not on and o.name in names: ranked.append((rank, o.name, line))
     return [(n, d) for _,n,d in sorted(ranked, key=lambda r: r[0])]
 
 def summary(name):
     "A table of what the module of page `name` offers, or nothing where there is no module or one name only"
     path = Path(cfg.lib_path)/f'{name}.py'
-    found = entry_points(path.read_text(encoding='utf-8'), public()) if path.exists() else []
+    exported = public() | set(COMMANDS.split() if name == 'cli' else ())
+    found = entry_points(path.read_text(encoding='utf-8'), exported) if path.exists() else []
     if len(found) < 2: return ''
     rows = [[f'[`{n}`]({site}{name}.html#{n.lower()})', NbdevLookup().linkify(d)] for n,d in found]
     return table(rows, ['On this page', 'What it does'])
@@ -265,10 +269,14 @@ def directives(c, name, heading):
 def _is_doc(c): return c.cell_type == 'code' and c.source.startswith('show_doc(') and 'remove-input' in c.metadata.tags
 def _data(c): return [o.data for o in c.get('outputs', []) if 'data' in o]
 
+def parameters(md):
+    "A symbol's documentation where no parameter is a link: nbdev takes those for symbols of the same name"
+    return re.sub(r'^\| \[(`[^`]+`)\]\([^)]*\) \|', r'| \1 |', md, flags=re.M)
+
 def page(nb, name):
     "Notebook for Sphinx"
     for i,c in enumerate(nb.cells):
-        if _is_doc(c): nb.cells[i] = c = markdown_cell('\n\n'.join(d['text/markdown'] for d in _data(c)))
+        if _is_doc(c): nb.cells[i] = c = markdown_cell('\n\n'.join(parameters(d['text/markdown']) for d in _data(c)))
         if c.cell_type == 'markdown': c.source = links(c.source, name)
         else: c.metadata['mystnb'] = dict(image=dict(alt=c.metadata.pop('alt')))
         for d in _data(c):

@@ -80,7 +80,8 @@ def _draw_groups(ax, lrs):
     for i,(y,at) in enumerate(zip(lrs, spread_out(tops, .09*max(tops)))):
         ax.plot(y, color=colors[i%len(colors)])
         text = f'{y.max():.3g}' + (f', group {i}' if len(lrs)>1 else '')
-        ax.annotate(text, (y.argmax(), at), xytext=(8,0), textcoords='offset points', va='center', color=grey)
+        ax.annotate(text, (y.argmax(), at), xytext=(8,0), textcoords='offset points', va='center', color=grey,
+                    path_effects=text_outline)
     ax.set_ylabel('learning rate')
 
 # %% ../nbs/fit.ipynb #7c9d8326

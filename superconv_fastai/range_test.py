@@ -516,7 +516,8 @@ def _words(v, ax):
 
 def _mark(v, ax, last):
     "Plateau, `lr_min` and `lr_max` on an axis of LRs that ends at `last`"
-    at_foot = dict(xycoords=('data','axes fraction'), textcoords='offset points', fontsize=9)
+    at_foot = dict(xycoords=('data','axes fraction'), textcoords='offset points', fontsize=9,
+                   path_effects=text_outline)
     if v.plateau:
         ax.axvspan(*v.plateau, color=colors[2], alpha=.12, lw=0)
         ax.annotate('plateau', (v.plateau[0], 0), xytext=(4,5), color=colors[2], **at_foot)

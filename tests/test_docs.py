@@ -70,6 +70,11 @@ def test_symbol_method():
         '| `div` | `float` | `10.0` | The ratio |', '| `wd` |  | `None` |  |', '| `**kwargs` |  |  | Passed on |',
         '| **Returns** | `str` |  | A word |']
 
+def test_a_function_that_reads_an_option_is_shown_by_its_name():
+    from inspect import Parameter
+    from types import SimpleNamespace
+    assert build._type(SimpleNamespace(anno=_f, default=Parameter.empty)) == '_f'
+
 def _g(n:int): # Steps
     """Count
 
@@ -90,11 +95,15 @@ def test_a_docstring_says_what_is_raised_and_what_to_read():
 def _patched(self): "A"
 _patched.__wrapped__, _patched.__qualname__ = _f, 'Learner.patched'
 
+def test_a_parameter_is_no_link():
+    link = f'[`progress`]({site}show.html#progress)'
+    assert build.parameters(f'{link}\n| {link} | `bool` | {link} |') == f'{link}\n| `progress` | `bool` | {link} |'
+
 def test_a_patched_context_manager_is_a_method():
     assert build.Symbol(_patched)._repr_markdown_().startswith('::::{py:method} Learner.patched(')
 
 MODULE = '''
-__all__ = ['helper', 'Report']
+__all__ = ['helper', 'Report', 'found']
 @patch
 def _quiet(self:Learner): "Private"
 def helper(): "For other modules"
@@ -110,10 +119,11 @@ def run(self:Learner, n): """Runs
 @patch(as_prop=True)
 def both(self:(Learner,Recorder)): "Both"
 def inner(): "Not exported"
+def found(): "For users"
 '''
 def test_entry_points_come_first():
-    assert build.entry_points(MODULE, {'Report'}) == [('Learner.run', 'Runs'), ('Learner.both', 'Both'),
-        ('Recorder.both', 'Both'), ('Report', 'A result'), ('helper', 'For other modules')]
+    assert build.entry_points(MODULE, {'Report','found'}) == [('Learner.run', 'Runs'), ('Learner.both', 'Both'),
+        ('Recorder.both', 'Both'), ('found', 'For users'), ('Report', 'A result'), ('helper', 'For other modules')]
 
 def test_each_page_of_a_module_has_its_summary():
     "With the names that are called, above everything else"
