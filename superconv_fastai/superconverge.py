@@ -241,6 +241,11 @@ def _cut_off(sizes):
         if n is None: f.unlink(missing_ok=True)
         elif f.exists() and f.stat().st_size>n: os.truncate(f, n)
 
+def _event_files(cbs):
+    "The files of TensorBoard where callbacks write theirs"
+    holders = [o for cb in cbs for o in (cb, getattr(cb, 'writer', None)) if hasattr(o, '__dict__')]
+    return {f for o in holders if vars(o).get('log_dir') for f in Path(o.log_dir).glob('events.out.tfevents*')}
+
 class Diverged(RuntimeError):
     """A run diverged each time it was tried; the learner is what it was at its start
 
@@ -256,13 +261,16 @@ def run_watched(
     back = save_state(learn)
     for attempt in range(1+_most_restarts):
         watch = DivergenceWatch(gain, 1 if num_distrib()<2 else 10)
-        sizes,start = _file_sizes(learn.cbs),time.perf_counter()
+        sizes,events,start = _file_sizes(learn.cbs),_event_files(learn.cbs),time.perf_counter()
         try: fit(phase.lr_max, watch, attempt)
         except Exception:
             if not watch.why: raise # after the end of a diverged run, callbacks may miss what it did not write
         if not watch.why: break
+        events = _event_files(learn.cbs)-events # each attempt has files of its own
         back()
-        if not rank_distrib(): _cut_off(sizes)
+        if not rank_distrib():
+            _cut_off(sizes)
+            for f in events: f.unlink()
         phase.restarts.append(dict(lr_max=phase.lr_max, why=watch.why))
         phase.lr_max = [v/2 for v in phase.lr_max] if isinstance(phase.lr_max, list) else phase.lr_max/2
     else:

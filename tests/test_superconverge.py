@@ -487,6 +487,20 @@ def test_a_run_that_diverges_begins_again_with_half_the_lr(at, how, tmp_path):
     lines = (tmp_path/'history.csv').read_text().splitlines()
     assert lines[0]=='before' and len(lines)==12 # the header and ten epochs of one run
 
+@pytest.mark.parametrize('given', [True, False], ids=['in a folder that is there', 'where it likes'])
+def test_tensorboard_holds_one_run(given, tmp_path, monkeypatch):
+    pytest.importorskip('tensorboard')
+    from fastai.callback.tensorboard import TensorBoardCallback
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path/'logs'
+    folder.mkdir()
+    (folder/'events.out.tfevents.old').write_text('of another run')
+    log = TensorBoardCallback(log_dir=folder if given else None, trace_model=False, log_preds=False)
+    report = seeded(learner(bn=False)).superconverge(
+        10, lr_max=.02, cbs=[Explode(25, math.nan, .9*one_cycle(100, .02)(25)), log])
+    files = {f for f in tmp_path.rglob('events.out.tfevents*')} - {folder/'events.out.tfevents.old'}
+    assert len(report.restarts)==1 and len(files)==1 and (folder/'events.out.tfevents.old').exists()
+
 def test_the_restarted_run_is_that_of_half_the_lr():
     a,b = learner(bn=False),learner(bn=False)
     seeded(a).superconverge(10, lr_max=.02, cbs=Explode(25, math.nan, .9*one_cycle(100, .02)(25)))
