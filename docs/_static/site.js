@@ -33,9 +33,9 @@ document.addEventListener('DOMContentLoaded', () => {
   document.querySelector('.toc-drawer')?.setAttribute('aria-label', 'On this page')
   for (const e of all('article thead th')) if (!e.textContent.trim()) e.replaceWith(document.createElement('td'))
 
-  // names break at their joints, so that their columns can be narrow
+  // names break at their joints, so that their columns can be narrow; custom.css keeps the first column whole
   const joints = e => { e.innerHTML = e.innerHTML.replace(/[_.(/](?=.)/g, '$&<wbr>') }
-  for (const e of all('article .table-wrapper td code :is(.pre, .pre *)')) if (!e.children.length) joints(e)
+  for (const e of all('article .table-wrapper:not(dl.py *) td code :is(.pre, .pre *)')) if (!e.children.length) joints(e)
   for (const e of all('table.dataframe :is(th, td)'))
     if (!e.children.length && e.textContent.includes('_')) e.innerHTML = e.innerHTML.replaceAll('_', '_<wbr>')
 
