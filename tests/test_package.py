@@ -172,8 +172,10 @@ def test_a_full_install_runs_readmes_example(tmp_path):
 
 def test_changelog_has_this_version():
     import superconv_fastai
-    text = (root/'CHANGELOG.md').read_text()
-    assert f'## [{superconv_fastai.__version__}]' in text or '## [Unreleased]' in text
+    name = re.escape(superconv_fastai.__version__)
+    text = (root/'CHANGELOG.md').read_text(encoding='utf-8')
+    assert re.search(rf'^## \[{name}\] - \d{{4}}-\d\d-\d\d$', text, re.M), 'no heading with its date'
+    assert re.search(rf'^\[{name}\]: https://', text, re.M), 'no link'
 
 def test_command_and_module_are_the_same():
     commands = [Path(sys.executable).parent/'superconv'], [sys.executable, '-m', 'superconv_fastai']
