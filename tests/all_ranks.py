@@ -26,7 +26,7 @@ res['fit_superconv'] = dict(
     mom=nums(learn.recorder.hps['mom']),
     weights=digest(learn),
     restored=nums([learn.opt.hypers[0][k] for k in ('lr', 'mom')]),
-    expected=nums(one_cycle(8, 0.05).values()),
+    expected=nums(one_cycle(8, .05).values()),
 )  # 250 items by two processes, 4 steps in each epoch
 
 acc = unseed(learner(cbs=GradientAccumulation(96)))

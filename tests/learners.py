@@ -101,18 +101,10 @@ def tabular(seed=0, path='.'):
     df = rows('load_wine')
     df['shade'] = pd.cut(df.pop('hue'), 3, labels=['pale','medium','deep']).astype(str)
     df.loc[::10, 'ash'] = np.nan
-    dls = TabularDataLoaders.from_df(
-        df,
-        procs=[Categorify, FillMissing, Normalize],
-        cat_names=['shade'],
-        cont_names=[c for c in df if c not in ('shade', 'target')],
-        y_names='target',
-        y_block=CategoryBlock(),
-        valid_idx=range(142, 178),
-        bs=16,
-        num_workers=0,
-        device='cpu',
-    )
+    dls = TabularDataLoaders.from_df(df, procs=[Categorify, FillMissing, Normalize], cat_names=['shade'],
+                                     cont_names=[c for c in df if c not in ('shade', 'target')], y_names='target',
+                                     y_block=CategoryBlock(), valid_idx=range(142, 178), bs=16, num_workers=0,
+                                     device='cpu')
     return quiet(tabular_learner(dls, layers=[32,16], config=tabular_config(ps=.1), metrics=accuracy, opt_func=sgd,
                                  lr=1e-2), path)
 
@@ -121,18 +113,10 @@ def regression(seed=0, path='.'):
     set_seed(seed)
     df = rows('load_diabetes', scaled=False)
     df['target'] /= 100
-    dls = TabularDataLoaders.from_df(
-        df,
-        procs=[Categorify, Normalize],
-        cat_names=['sex'],
-        cont_names=['age', 'bmi', 'bp', 's1', 's2', 's3', 's4', 's5', 's6'],
-        y_names='target',
-        y_block=RegressionBlock(),
-        valid_idx=range(160, 200),
-        bs=20,
-        num_workers=0,
-        device='cpu',
-    )
+    dls = TabularDataLoaders.from_df(df, procs=[Categorify, Normalize], cat_names=['sex'],
+                                     cont_names=['age', 'bmi', 'bp', 's1', 's2', 's3', 's4', 's5', 's6'],
+                                     y_names='target', y_block=RegressionBlock(), valid_idx=range(160, 200), bs=20,
+                                     num_workers=0, device='cpu')
     return quiet(tabular_learner(dls, layers=[20], y_range=(0,4), opt_func=sgd, lr=1e-2), path)
 
 def collab(seed=0, path='.'):
@@ -247,10 +231,7 @@ class CpuMixedPrecision(MixedPrecision):
     def before_fit(self):
         self.autocast, self.learn.scaler, self.scales, self._n = (
             torch.autocast('cpu', dtype=torch.bfloat16),
-            torch.amp.GradScaler('cpu', init_scale=2.0**10, growth_interval=3),
-            L(),
-            0,
-        )
+            torch.amp.GradScaler('cpu', init_scale=2.**10, growth_interval=3), L(), 0)
     def before_step(self):
         self._n += 1
         if self._n==3: next(self.learn.model.parameters()).grad[0] = math.inf

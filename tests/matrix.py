@@ -291,10 +291,8 @@ refused = {
         ('an optimizer that has copies of the parameters', call): "the optimizer's parameters are copies of the model's"
         for call in ("HessianFreeLR('secant')", "HessianFreeLR('probe')", 'curvature_lr_find')
     },
-    (
-        'a callback that cancels the fit',
-        'balance_regularization',
-    ): 'a callback of the learner ended a run of the search early',
+    ('a callback that cancels the fit',
+     'balance_regularization'): 'a callback of the learner ended a run of the search early',
     ('ShortEpochCallback', 'lr_range_test'): 'a callback cancels validation, so the range test cannot measure',
     ('ShortEpochCallback', 'balance_regularization'): 'a callback of the learner cancels validation',
     ('ShortEpochCallback', 'compare_fits'): 'a callback cancels validation in the run of',
@@ -302,35 +300,25 @@ refused = {
         ('a callback that takes the step itself', call): 'took no optimizer step that fastai knows of'
         for call in ('compare_fits', 'tune_lr')
     },
-    (
-        'a callback that takes the step itself',
-        'curvature_lr',
-    ): 'a callback takes the backward pass of the mini-batch itself',
-    (
-        'a callback that takes the step itself',
-        'curvature_lr_find',
-    ): 'batches in a row went by without an optimizer step',
-    (
-        'a metric that raises before the first step',
-        'lr_range_test',
-    ): "the metric 'precision_of_9' raises ZeroDivisionError",
+    ('a callback that takes the step itself',
+     'curvature_lr'): 'a callback takes the backward pass of the mini-batch itself',
+    ('a callback that takes the step itself',
+     'curvature_lr_find'): 'batches in a row went by without an optimizer step',
+    ('a metric that raises before the first step',
+     'lr_range_test'): "the metric 'precision_of_9' raises ZeroDivisionError",
     ('a frozen embedding, sparse gradients', 'balance_regularization'): 'optimizers add no decay to those',
     ('GANLearner', 'superconverge'): 'given: this learner trains with several optimizers or losses',
     (swaps_head, 'resume'): "it must be a checkpoint of this fit, and it is another's",
 }
 
 silent = {
-    (
-        'a callback that takes the step itself',
-        f"HessianFreeLR('{mode}')",
-    ): 'no optimizer step was seen, so there is no estimate'
+    ('a callback that takes the step itself',
+     f"HessianFreeLR('{mode}')"): 'no optimizer step was seen, so there is no estimate'
     for mode in ('paper', 'secant', 'probe')
 }
 
-cases = [
-    *((row, call) for row in (*applications, *options) for call in calls),
-    *((row, call) for row in kinds for call in of_kinds),
-]
+cases = [*((row, call) for row in (*applications, *options) for call in calls),
+         *((row, call) for row in kinds for call in of_kinds)]
 # Measured: of 222 s (one process, one core) the cases of these rows take 106 s, and the three searches of most others
 # 33 s.
 # The rest, every row and every call, are for every day.
@@ -338,18 +326,10 @@ large = ('vision_learner', 'unet_learner', 'language_model_learner', 'model.comp
          'model.compile() through AOT autograd') # of these only fit_superconv
 # many runs each: of these rows only
 searches = 'curvature_lr_find','balance_regularization','compare_fits','tune_lr','superconverge'
-searched = (
-    'tabular_learner',
-    'plain',
-    'IterableDataset without a length',
-    'ReduceLROnPlateau',
-    'TerminateOnNaNCallback',
-    'CSVLogger',
-    'ProgressCallback, ShowGraphCallback',
-    'ShortEpochCallback',
-    'a callback that cancels the fit',
-    'a metric that raises before the first step',
-)  # and of those that a search has to do something about
+searched = ('tabular_learner', 'plain', 'IterableDataset without a length', 'ReduceLROnPlateau',
+            'TerminateOnNaNCallback', 'CSVLogger', 'ProgressCallback, ShowGraphCallback', 'ShortEpochCallback',
+            'a callback that cancels the fit',
+            'a metric that raises before the first step')  # and of those that a search has to do something about
 
 def is_slow(row, call):
     if row in large: return call!='fit_superconv'

@@ -69,17 +69,8 @@ busy_kinds = 'sgd','adam','torch','trackers','accumulate','fp16','slice','frozen
 def busy_learner(kind='sgd', tmp_path=None):
     sgd = partial(SGD, mom=.9)
     opts = dict(sgd=partial(SGD, mom=.9, wd=1e-2), adam=Adam, torch=partial(OptimWrapper, opt=torch.optim.AdamW))
-    learn = make_learner(
-        opt_func=opts.get(kind, sgd),
-        n=60,
-        bs=8,
-        n_valid=16,
-        shuffle=True,
-        splitter=groups,
-        metrics=mae,
-        path=tmp_path,
-        cbs=Noisy(),
-    )
+    learn = make_learner(opt_func=opts.get(kind, sgd), n=60, bs=8, n_valid=16, shuffle=True, splitter=groups,
+                         metrics=mae, path=tmp_path, cbs=Noisy())
     learn.model = Busy()
     if kind=='trackers':
         learn.add_cbs([SaveModelCallback(), CSVLogger(), EarlyStoppingCallback(patience=5), ReduceLROnPlateau()])
@@ -113,7 +104,7 @@ def fit_dls(x, y, bs=8, n_valid=8, shuffle=True, cls=DataLoader):
     return DataLoaders(train, cls(ds[:n_valid], bs, num_workers=0), device='cpu')
 
 def ridge(
-    seed=0, cls=DataLoader, dropout=0.0, bs=16, bias=False, loss_func=None, opt_func=partial(SGD, mom=0.9), **kwargs
+    seed=0, cls=DataLoader, dropout=0., bs=16, bias=False, loss_func=None, opt_func=partial(SGD, mom=.9), **kwargs
 ):
     "Noisy linear regression with few items: without decay it overfits"
     g = torch.Generator().manual_seed(1)

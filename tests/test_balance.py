@@ -15,10 +15,8 @@ import reference as ref
 # ---- the choice ----
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=2, max_size=7),
-    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
-)
+@given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=2, max_size=7),
+       st.lists(st.floats(-3, 3), min_size=3, max_size=3))
 def test_margin_is_tukeys_and_seeds_cancel(rows, offsets):
     x = np.array(rows)
     assert _margin(x) == pytest.approx(ref.tukey(rows, _critical), abs=1e-9)
@@ -27,7 +25,7 @@ def test_margin_is_tukeys_and_seeds_cancel(rows, offsets):
 def choice(x, wds=None, start=None, bad=()):
     wds = wds or [0., *10.**np.arange(-4, len(x)-5)]
     runs = {
-        (w, 1.0, s): dict(loss=None if (w, s) in bad else x[i][s], train_loss=x[i][s], start=start)
+        (w, 1., s): dict(loss=None if (w, s) in bad else x[i][s], train_loss=x[i][s], start=start)
         for i, w in enumerate(wds)
         for s in range(len(x[0]))
         if not np.isnan(x[i][s])
@@ -59,8 +57,8 @@ def test_no_choice_among_equals():
 def test_a_clear_best_is_found_beside_a_wild_one():
     rng = np.random.default_rng(0)
     x = (
-        np.array([1.0, 0.8, 0.5, 0.9, 3.0])[:, None]
-        + rng.normal(size=(5, 3)) * np.array([0.02, 0.02, 0.02, 0.02, 0.5])[:, None]
+        np.array([1., .8, .5, .9, 3.])[:, None]
+        + rng.normal(size=(5, 3)) * np.array([.02, .02, .02, .02, .5])[:, None]
         + rng.normal(size=3)
     )
     c = choice(x)
@@ -102,8 +100,8 @@ def test_the_reasons_say_no_more_than_is_known():
     assert c.best and 'significantly' not in c.reason and 'may be as good' in c.reason
     x = np.array([.5,.6,.7,.8,.9])[:,None]+noise
     runs = {
-        (w, 1.0, s): dict(loss=x[i, s], train_loss=x[i, s], start=0.4 if i < 2 else 2.0)
-        for i, w in enumerate([0.0, 1e-3, 1e-2, 0.1, 1.0])
+        (w, 1., s): dict(loss=x[i, s], train_loss=x[i, s], start=.4 if i < 2 else 2.)
+        for i, w in enumerate([0., 1e-3, 1e-2, .1, 1.])
         for s in range(3)
     }
     c = Choice(runs, [(w,1.) for w in (0.,1e-3,1e-2,.1,1.)], [0,1,2]) # the two lowest learned nothing
@@ -114,7 +112,7 @@ def test_the_reasons_say_no_more_than_is_known():
 def two_axes(means, wds, drops, seeds=3):
     rng = np.random.default_rng(0)
     runs = {
-        (w, d, s): dict(loss=5 + means(w, d) + 0.01 * rng.normal(), train_loss=None, start=None)
+        (w, d, s): dict(loss=5 + means(w, d) + .01 * rng.normal(), train_loss=None, start=None)
         for w in wds
         for d in drops
         for s in range(seeds)
@@ -124,7 +122,7 @@ def two_axes(means, wds, drops, seeds=3):
 def test_combinations_that_tie():
     c = two_axes(lambda w,d: (w,d) not in ((.01,0.),(.1,1.)), [0.,.01,.1], [0.,1.])
     assert (
-        set(c.contenders) == {(0.01, 0.0), (0.1, 1.0)}
+        set(c.contenders) == {(.01, 0.), (.1, 1.)}
         and 'significantly' not in c.reason
         and '2 combinations tie' in c.reason
     )
@@ -141,7 +139,7 @@ def test_each_axis_is_decided_for_itself():
     rng = np.random.default_rng(0)
     wds,drops = [0.,1e-3,1e-2],[0.,.5,1.]
     runs = {
-        (w, d, s): dict(loss={0.0: 1, 1e-3: 0.5, 1e-2: 0.8}[w] + 0.001 * rng.normal(), train_loss=None, start=None)
+        (w, d, s): dict(loss={0.: 1, 1e-3: .5, 1e-2: .8}[w] + .001 * rng.normal(), train_loss=None, start=None)
         for w in wds
         for d in drops
         for s in range(3)
@@ -173,9 +171,9 @@ def test_search_finds_what_a_naive_search_finds(serial):
         if table.seeds[wd] == 3: assert table.loss[wd] == pytest.approx(loss, rel=1e-5)
     assert serial.choice.top[0] == min(naive, key=naive.get) == 10.
     assert (
-        serial.best == {'wd': 10.0}
-        and table.verdict[10.0] == 'best'
-        and table.left[1.0] == pytest.approx(np.prod(1 - one_cycle(12, 0.05).values()))
+        serial.best == {'wd': 10.}
+        and table.verdict[10.] == 'best'
+        and table.left[1.] == pytest.approx(np.prod(1 - one_cycle(12, .05).values()))
     )
 
 def test_results_are_objects(serial):
@@ -215,15 +213,10 @@ def test_the_learner_is_left_to_the_bit_after_a_fault(fault):
 def test_apply(serial):
     learn = ridge(dropout=.2)
     runs = {
-        (w, d, s): dict(
-            loss=[1, 0.5, 0.9][i] + [0.2, 0.0][j] + 0.01 * ((s + i + j) % 2),
-            train_loss=0.1,
-            start=9.0,
-            metrics={},
-            steps=1,
-        )
-        for i, w in enumerate([0.0, 0.1, 1.0])
-        for j, d in enumerate([0.0, 0.5])
+        (w, d, s): dict(loss=[1, .5, .9][i] + [.2, 0.][j] + .01 * ((s + i + j) % 2), train_loss=.1, start=9.,
+                        metrics={}, steps=1)
+        for i, w in enumerate([0., .1, 1.])
+        for j, d in enumerate([0., .5])
         for s in range(3)
     }
     b = Balance(learn, runs, [(w,d) for w in (0.,.1,1.) for d in (0.,.5)], [0,1,2], .1, 1)
@@ -254,12 +247,8 @@ def test_default_grid_is_scaled_to_the_run_and_refined(monkeypatch):
 
 @pytest.mark.parametrize(
     'opt_func,want',
-    [
-        (partial(SGD, mom=0.9), 10.0),
-        (partial(SGD, mom=0.9, decouple_wd=False), None),
-        (partial(OptimWrapper, opt=torch.optim.Adam), 0.1),
-        (ranger, 0.1),
-    ],
+    [(partial(SGD, mom=.9), 10.), (partial(SGD, mom=.9, decouple_wd=False), None),
+     (partial(OptimWrapper, opt=torch.optim.Adam), .1), (ranger, .1)],
 )
 def test_default_grid_of_short_runs_and_other_optimizers(opt_func, want, monkeypatch):
     learn,tried = ridge(opt_func=opt_func),[]
@@ -321,32 +310,17 @@ def test_torch_dataloaders_are_seeded():
     from torch.utils.data import DataLoader as Torch
     for gen in (None, torch.Generator()):
         learn = ridge()
-        learn.dls = DataLoaders(
-            Torch(learn.dls.train.dataset, 16, shuffle=True, generator=gen),
-            Torch(learn.dls.valid.dataset, 16),
-            device='cpu',
-        )
+        learn.dls = DataLoaders(Torch(learn.dls.train.dataset, 16, shuffle=True, generator=gen),
+                                Torch(learn.dls.valid.dataset, 16), device='cpu')
         a,b = (run_cycle(learn, .05, 2, None, 0., 1., s) for s in (0,0))
         assert a == b != run_cycle(learn, .05, 2, None, 0., 1., 1)
 
 @pytest.mark.parametrize(
     'kwargs,match',
-    [
-        (dict(seeds=1), 'no spread'),
-        (dict(seeds=2.5), 'seeds'),
-        (dict(wds=[]), 'wds'),
-        (dict(wds=[0.1]), 'at least two'),
-        (dict(wds=[0.1, -1]), 'wd'),
-        (dict(wds=0.1), 'wds'),
-        (dict(wds=[0.1, 'a']), 'wd'),
-        (dict(n_epoch=0), 'n_epoch'),
-        (dict(n_jobs=0), 'n_jobs'),
-        (dict(dropouts=[0.0, 1.0]), 'no dropout'),
-        (dict(reinit=True), 'reinit'),
-        (dict(reinit='x'), 'reinit'),
-        (dict(lr_max=0), 'lr_max'),
-        (dict(lr_max='a'), 'lr_max'),
-    ],
+    [(dict(seeds=1), 'no spread'), (dict(seeds=2.5), 'seeds'), (dict(wds=[]), 'wds'), (dict(wds=[.1]), 'at least two'),
+     (dict(wds=[.1, -1]), 'wd'), (dict(wds=.1), 'wds'), (dict(wds=[.1, 'a']), 'wd'), (dict(n_epoch=0), 'n_epoch'),
+     (dict(n_jobs=0), 'n_jobs'), (dict(dropouts=[0., 1.]), 'no dropout'), (dict(reinit=True), 'reinit'),
+     (dict(reinit='x'), 'reinit'), (dict(lr_max=0), 'lr_max'), (dict(lr_max='a'), 'lr_max')],
 )
 def test_refusals(kwargs, match):
     learn = ridge()
@@ -381,7 +355,7 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
 def test_a_killed_search_goes_on(tmp_path):
     path = tmp_path/'search.jsonl'
     p = multiprocessing.get_context('fork').Process(
-        target=lambda: ridge().balance_regularization(0.05, 2, [0.0, 0.5, 1.0, 2.0], seeds=40, path=path)
+        target=lambda: ridge().balance_regularization(.05, 2, [0., .5, 1., 2.], seeds=40, path=path)
     )
     p.start()
     while not (path.exists() and path.read_text().count('\n') > 3) and p.is_alive(): time.sleep(.01)
@@ -395,15 +369,8 @@ def test_a_killed_search_goes_on(tmp_path):
 
 @pytest.mark.parametrize(
     'content',
-    [
-        b'\x80\x04\x95cos\nsystem\n',
-        b'a poem\n',
-        b'{}\n',
-        b'[1]\n',
-        b'{"superconv_fastai": "balance", "version": 99}\n',
-        b'\n',
-        b'{"a": 1',
-    ],
+    [b'\x80\x04\x95cos\nsystem\n', b'a poem\n', b'{}\n', b'[1]\n', b'{"superconv_fastai": "balance", "version": 99}\n',
+     b'\n', b'{"a": 1'],
 )
 def test_hostile_logs_are_refused_and_kept(tmp_path, content):
     path = tmp_path/'log'
@@ -425,11 +392,8 @@ def test_damaged_runs_are_refused(tmp_path, run):
 def test_the_log_of_another_search_is_refused(tmp_path):
     path = tmp_path/'log'
     ridge().balance_regularization(**args, path=path)
-    for change, match in (
-        (dict(lr_max=0.1), 'lr_max'),
-        (dict(n_epoch=3), 'n_epoch'),
-        (dict(reinit=lambda m: None), 'reinit'),
-    ):
+    for change, match in ((dict(lr_max=.1), 'lr_max'), (dict(n_epoch=3), 'n_epoch'),
+                          (dict(reinit=lambda m: None), 'reinit')):
         with pytest.raises(ValueError, match=match): ridge().balance_regularization(**{**args, **change}, path=path)
     with pytest.raises(ValueError, match='weights'): ridge(seed=1).balance_regularization(**args, path=path)
 
@@ -445,23 +409,23 @@ class Settings(Callback):
 
 # what differs, and what of it the refusal names
 others = {
-    'dropout': (dict(dropout=0.4), None, 'dropout'),
-    'its sort': ({}, lambda l: l.model.__setitem__(0, nn.AlphaDropout(0.2)), 'model'),
+    'dropout': (dict(dropout=.4), None, 'dropout'),
+    'its sort': ({}, lambda l: l.model.__setitem__(0, nn.AlphaDropout(.2)), 'model'),
     'loss': (dict(loss_func=MSELossFlat()), None, 'loss'),
-    'setting of the loss': (dict(loss_func=nn.HuberLoss(delta=2.0)), None, 'loss'),
-    'mixup': (dict(cbs=MixUp(0.4)), None, 'callbacks'),
+    'setting of the loss': (dict(loss_func=nn.HuberLoss(delta=2.)), None, 'loss'),
+    'mixup': (dict(cbs=MixUp(.4)), None, 'callbacks'),
     'clipping': (dict(cbs=GradientClip(1e-6)), None, 'callbacks'),
-    'its norm': (dict(cbs=[GradientClip(2.0), Settings(1.0)]), None, 'callbacks'),
-    'setting of a callback': (dict(cbs=[GradientClip(1.0), Settings(2.0)]), None, 'callbacks'),
+    'its norm': (dict(cbs=[GradientClip(2.), Settings(1.)]), None, 'callbacks'),
+    'setting of a callback': (dict(cbs=[GradientClip(1.), Settings(2.)]), None, 'callbacks'),
     'metrics': (dict(metrics=mse), None, 'metrics'),
-    'optimizer': (dict(opt_func=partial(SGD, mom=0.8)), None, 'optimizer'),
+    'optimizer': (dict(opt_func=partial(SGD, mom=.8)), None, 'optimizer'),
     'norm and bias': (dict(wd_bn_bias=True), None, 'wd_bn_bias'),
     'train_bn': (dict(train_bn=False), None, 'train_bn'),
     'frozen': ({}, lambda l: l.model[1].weight.requires_grad_(False), 'trained'),
     'training data': ({}, other_data(0, lambda ds: [(x + 1, y) for x, y in ds]), 'data'),
     'held-out data': ({}, other_data(1, lambda ds: [(x + 1, y) for x, y in ds]), 'data'),
     'held-out items': ({}, lambda l: setattr(l.dls.valid, 'n', 95), 'data'),
-    'ratio of decays': (dict(wd=[0.1, 0.2]), None, 'hypers'),
+    'ratio of decays': (dict(wd=[.1, .2]), None, 'hypers'),
 }
 
 @pytest.fixture(scope='module')
@@ -473,14 +437,8 @@ def log(tmp_path_factory):
 def one_search(path, change=None, **kwargs):
     splitter = lambda m: [params(m[1])[:1], params(m[1])[1:]]
     learn = ridge(
-        **{
-            'dropout': 0.2,
-            'loss_func': nn.HuberLoss(),
-            'cbs': [GradientClip(1.0), Settings(1.0)],
-            'bias': True,
-            'splitter': splitter,
-            **kwargs,
-        }
+        **{'dropout': .2, 'loss_func': nn.HuberLoss(), 'cbs': [GradientClip(1.), Settings(1.)], 'bias': True,
+           'splitter': splitter, **kwargs}
     )
     if change: change(learn)
     return learn.balance_regularization(.05, 1, [0.,1.], seeds=2, path=path)
@@ -525,13 +483,8 @@ def test_data_of_every_kind_have_an_identity():
     from fastai.tabular.all import TabularDataLoaders
     from PIL import Image
     def tabular(k):
-        return TabularDataLoaders.from_df(
-            pd.DataFrame(dict(a=np.arange(20.0) + k, y=np.arange(20.0))),
-            cont_names=['a'],
-            y_names='y',
-            bs=4,
-            valid_idx=range(15, 20),
-        )
+        return TabularDataLoaders.from_df(pd.DataFrame(dict(a=np.arange(20.) + k, y=np.arange(20.))),
+                                          cont_names=['a'], y_names='y', bs=4, valid_idx=range(15, 20))
     def images(k): return DataLoader([(Image.new('L', (4,4), k),)]*20, bs=4)
     def stream(k):
         class Stream(torch.utils.data.IterableDataset):
@@ -570,9 +523,9 @@ def test_other_backends():
 
 def test_labels_of_the_lines_do_not_meet():
     runs = {
-        (w, d, s): dict(loss=1 + w + d / 1e4 + 0.001 * s, train_loss=0.1, start=9.0, metrics={}, steps=1)
-        for w in (0.0, 0.1, 1.0)
-        for d in (0.0, 0.5, 1.0, 2.0)
+        (w, d, s): dict(loss=1 + w + d / 1e4 + .001 * s, train_loss=.1, start=9., metrics={}, steps=1)
+        for w in (0., .1, 1.)
+        for d in (0., .5, 1., 2.)
         for s in range(2)
     }
     ax = Balance(ridge(dropout=.2), runs, [(w,d) for w in (0.,.1,1.) for d in (0.,.5,1.,2.)], [0,1], .1, 1).plot()

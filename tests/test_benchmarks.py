@@ -49,13 +49,7 @@ def test_schedules_on_the_gpu_are_whole(gpu):
     (recipe,*_), = gpu.multistep_runs(1).values()
     lr = recipe.schedules()[0]
     assert recipe.steps == 10_000 and [round(lr(s), 6) for s in (0, 6249, 6250, 8749, 8750, 9999)] == [
-        0.35,
-        0.35,
-        0.035,
-        0.035,
-        0.0035,
-        0.0035,
-    ]
+        .35, .35, .035, .035, .0035, .0035]
 
 @pytest.mark.slow
 def test_all_of_it_runs_small_on_the_cpu(tmp_path, monkeypatch):

@@ -170,16 +170,16 @@ def refused(written, match, make=partial(make_learner, splitter=groups, wd=.01),
     'match,kwargs',
     [
         ("n_epoch is 3 there and 4 now", dict(n_epoch=4)),
-        (r"lr_max is \[0.1, 0.1\] there and \[0.2, 0.2\] now", dict(lr_max=0.2)),
-        (r"lr_max is \[0.1, 0.1\] there and \[0.01, 0.1\] now", dict(lr_max=slice(0.1))),
+        (r"lr_max is \[0.1, 0.1\] there and \[0.2, 0.2\] now", dict(lr_max=.2)),
+        (r"lr_max is \[0.1, 0.1\] there and \[0.01, 0.1\] now", dict(lr_max=slice(.1))),
         ("div is 10.0 there and 20 now", dict(div=20)),
         ("div_final is 1000.0 there and 1 now", dict(div_final=1)),
-        ("tail_pct is 0.1 there and 0.2 now", dict(tail_pct=0.2)),
+        ("tail_pct is 0.1 there and 0.2 now", dict(tail_pct=.2)),
         ("stepsize is None there and 3 now", dict(stepsize=3)),
-        (r"moms is \[0.95, 0.85, 0.95\] there and \[0.9, 0.8, 0.9\] now", dict(moms=(0.9, 0.8, 0.9))),
+        (r"moms is \[0.95, 0.85, 0.95\] there and \[0.9, 0.8, 0.9\] now", dict(moms=(.9, .8, .9))),
         ("moms is .* there and 'critical' now", dict(moms='critical')),
         ("policy is 'paper' there and 'authors' now", dict(policy='authors')),
-        (r"wd is \[0.01, 0.01\] there and \[0.1, 0.1\] now", dict(wd=0.1)),
+        (r"wd is \[0.01, 0.01\] there and \[0.1, 0.1\] now", dict(wd=.1)),
         ("n_acc is 1 there and 16 now", dict(cbs=GradientAccumulation(16))),
     ],
     ids=lambda v: str(v) if isinstance(v, dict) else '',
@@ -189,17 +189,17 @@ def test_other_arguments_are_refused(match, kwargs, written): refused(written, m
 def resize(learn): learn.model.head = nn.Linear(8, 1, bias=False)
 def double(learn): learn.model.double()
 others = {
-    'batches is 10 there and 12 now': dict(make=partial(make_learner, splitter=groups, wd=0.01, n=48)),
-    'batch_size is 4 there and 5 now': dict(make=partial(make_learner, splitter=groups, wd=0.01, bs=5)),
+    'batches is 10 there and 12 now': dict(make=partial(make_learner, splitter=groups, wd=.01, n=48)),
+    'batch_size is 4 there and 5 now': dict(make=partial(make_learner, splitter=groups, wd=.01, bs=5)),
     "model.head.bias is 'float32 \\(1,\\)' there and None now": dict(change=resize),
     "is 'float32 .*' there and 'float64 .*' now": dict(change=double),
     "optimizer is .* there and .*'adam_step'": dict(
-        make=partial(make_learner, opt_func=Adam, splitter=groups, wd=0.01)
+        make=partial(make_learner, opt_func=Adam, splitter=groups, wd=.01)
     ),
     "optimizer is .* there and 'SGD' now": dict(
-        make=partial(make_learner, opt_func=opts['torch_sgd'], splitter=groups, wd=0.01)
+        make=partial(make_learner, opt_func=opts['torch_sgd'], splitter=groups, wd=.01)
     ),
-    r"groups is \[4, 2\] there and \[6\] now": dict(make=partial(make_learner, wd=0.01)),
+    r"groups is \[4, 2\] there and \[6\] now": dict(make=partial(make_learner, wd=.01)),
     "precision is None there and 'bf16' now": dict(change=lambda l: l.to_bf16()),
 }
 @pytest.mark.parametrize('match', others)
@@ -245,45 +245,16 @@ def test_hostile_files_are_refused(written):
     "Others' files, code, and a checkpoint's content with something wrong anywhere: never a half-restored learner"
     good,mark = torch.load(written, weights_only=True),written.parent.parent/'bomb'
     def but(**kwargs): return {**good, **kwargs}
-    bad = [
-        Bomb(mark),
-        {},
-        [],
-        3,
-        None,
-        {'model': {}, 'opt': {}},
-        dict(good['modules']['model']),
-        but(format=2),
-        but(fit=None),
-        but(fit=3),
-        but(extra=Bomb(mark)),
-        but(fit={}),
-        but(fit={**good['fit'], 'lr_max': '<b>'}),
-        but(epoch=-1),
-        but(epoch=4),
-        but(epoch=2**70),
-        but(epoch='1'),
-        but(modules={}),
-        but(modules={'model': 3}),
-        but(modules={**good['modules'], 'loss_func': {'w': torch.ones(1)}}),
-        but(opt={}),
-        but(opt={**good['opt'], 'state': []}),
-        but(opt={**good['opt'], 'state': [3] * 6}),
-        but(opt={**good['opt'], 'hypers': 3}),
-        but(grads={('model', 'head.bias'): 'x'}),
-        but(history={'values': 3}),
-        but(history={**good['history'], 'lrs': 3}),
-        but(history={**good['history'], 'smooth': (1,)}),
-        but(order=[]),
-        but(order=[3, 4]),
-        but(order=good['order'] * 2),
-        but(rngs={'python': 3}),
-        but(rngs={'torch': torch.zeros(3, dtype=torch.uint8)}),
-        but(rngs={'numpy': []}),
-        but(place=()),
-        but(cbs={('OneCycleScheduler', 0): {}}),
-        but(cbs={('OneCycleScheduler', 0): dict(used={'lr': 3}, place=0)}),
-    ]
+    bad = [Bomb(mark), {}, [], 3, None, {'model': {}, 'opt': {}}, dict(good['modules']['model']), but(format=2),
+           but(fit=None), but(fit=3), but(extra=Bomb(mark)), but(fit={}), but(fit={**good['fit'], 'lr_max': '<b>'}),
+           but(epoch=-1), but(epoch=4), but(epoch=2**70), but(epoch='1'), but(modules={}), but(modules={'model': 3}),
+           but(modules={**good['modules'], 'loss_func': {'w': torch.ones(1)}}), but(opt={}),
+           but(opt={**good['opt'], 'state': []}), but(opt={**good['opt'], 'state': [3] * 6}),
+           but(opt={**good['opt'], 'hypers': 3}), but(grads={('model', 'head.bias'): 'x'}), but(history={'values': 3}),
+           but(history={**good['history'], 'lrs': 3}), but(history={**good['history'], 'smooth': (1,)}), but(order=[]),
+           but(order=[3, 4]), but(order=good['order'] * 2), but(rngs={'python': 3}),
+           but(rngs={'torch': torch.zeros(3, dtype=torch.uint8)}), but(rngs={'numpy': []}), but(place=()),
+           but(cbs={('OneCycleScheduler', 0): {}}), but(cbs={('OneCycleScheduler', 0): dict(used={'lr': 3}, place=0)})]
     for ck in bad:
         torch.save(ck, written)
         refused(written, 'a checkpoint of')

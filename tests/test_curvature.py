@@ -31,15 +31,8 @@ def dls(bs=32, n=320, device='cpu'):
     d = load_digits()
     x,y = torch.tensor(d.images, dtype=torch.float32)[:,None]/8-1, torch.tensor(d.target)
     def dl(x, y, shuffle):
-        return DataLoader(
-            range_of(x),
-            bs=bs,
-            shuffle=shuffle,
-            drop_last=shuffle,
-            create_item=noop,
-            create_batch=lambda i: (x[i], y[i]),
-            device=device,
-        )
+        return DataLoader(range_of(x), bs=bs, shuffle=shuffle, drop_last=shuffle, create_item=noop,
+                          create_batch=lambda i: (x[i], y[i]), device=device)
     return DataLoaders(dl(x[:n], y[:n], True), dl(x[n:n+100], y[n:n+100], False))
 
 class Net(Module):
@@ -52,15 +45,8 @@ def split2(m): return [params(m.body), params(m.head)]
 
 def learner(opt_func=SGD, seed=0, splitter=trainable_params, cbs=None, model=None, **kwargs):
     set_seed(seed)
-    return Learner(
-        dls(**kwargs),
-        model or Net(),
-        loss_func=nn.CrossEntropyLoss(),
-        opt_func=opt_func,
-        splitter=splitter,
-        cbs=cbs,
-        wd=0.01,
-    )
+    return Learner(dls(**kwargs), model or Net(), loss_func=nn.CrossEntropyLoss(), opt_func=opt_func, splitter=splitter,
+                   cbs=cbs, wd=.01)
 
 def fit(learn, *args, **kwargs):
     with learn.no_bar(), learn.no_logging(): learn.fit(*args, **kwargs)
@@ -70,15 +56,10 @@ def state(learn):
     "Everything that training leaves: weights, buffers, optimizer, random states, gradients"
     opt = learn.opt.opt.state_dict() if isinstance(learn.opt, OptimWrapper) else learn.opt.state_dict()
     return pickle.dumps(
-        [
-            {k: v.numpy() for k, v in learn.model.state_dict().items()},
-            str(opt),
-            torch.get_rng_state().numpy(),
-            random.getstate(),
-            np.random.get_state(),
-            [None if p.grad is None else p.grad.to_dense().numpy() for p in learn.model.parameters()],
-            [m.training for m in learn.model.modules()],
-        ]
+        [{k: v.numpy() for k, v in learn.model.state_dict().items()}, str(opt), torch.get_rng_state().numpy(),
+         random.getstate(), np.random.get_state(),
+         [None if p.grad is None else p.grad.to_dense().numpy() for p in learn.model.parameters()],
+         [m.training for m in learn.model.modules()]]
     )
 
 def state_of_model(learn):
@@ -174,9 +155,9 @@ def test_snapshots_of_every_kind_and_refusals():
     ms = [Net().state_dict() for _ in range(3)]
     vals = [torch.cat([v.flatten().double() for v in m.values()]) for m in ms]
     assert (
-        hessian_free_lr(*ms, 0.1)
-        == pytest.approx(hessian_free_lr(*vals, 0.1))
-        == pytest.approx(hessian_free_lr(*[list(m.values()) for m in ms], 0.1))
+        hessian_free_lr(*ms, .1)
+        == pytest.approx(hessian_free_lr(*vals, .1))
+        == pytest.approx(hessian_free_lr(*[list(m.values()) for m in ms], .1))
     )
     for args,why in (((1.,1.,1.), 'no weight moved'), ((1.,2.,3.), 'no curvature'), ((1.,2.,math.nan), 'not finite')):
         with pytest.warns(UserWarning, match=why): assert math.isnan(hessian_free_lr(*args, .1))
@@ -196,7 +177,7 @@ def test_streaming_equals_snapshots(seed):
     groups = rnd.random()<.5
     cbs,ref = [],Snapshots()
     table = [
-        [rnd.choice([0.0, 1e-3, 0.03, 0.1]) if rnd.random() < 0.3 else 0.1 * rnd.random() for _ in range(2)]
+        [rnd.choice([0., 1e-3, .03, .1]) if rnd.random() < .3 else .1 * rnd.random() for _ in range(2)]
         for _ in range(100)
     ]
     if rnd.random()<.7: cbs.append(Schedule(lambda i, n: table[i][:n]))
@@ -278,14 +259,9 @@ def test_by_layer(by_layer):
 def test_sample_stays_close_to_all():
     "The default sample within 5 % of the full estimate: 24k and 1.6M parameters"
     for hidden in (300,2000):
-        mk = lambda: nn.Sequential(
-            Flatten(),
-            nn.Linear(64, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden if hidden > 300 else 10),
-            nn.ReLU(),
-            nn.Linear(hidden if hidden > 300 else 10, 10),
-        )
+        mk = lambda: nn.Sequential(Flatten(), nn.Linear(64, hidden), nn.ReLU(),
+                                   nn.Linear(hidden, hidden if hidden > 300 else 10), nn.ReLU(),
+                                   nn.Linear(hidden if hidden > 300 else 10, 10))
         full,some = (type(f'Est{i}', (HessianFreeLR,), {})(every=2, n_coords=n) for i,n in enumerate((None,10_000)))
         set_seed(0)
         fit(learner(partial(SGD, mom=.9), model=mk()), 2, lr=.02, cbs=[full,some])
@@ -379,10 +355,7 @@ def test_no_estimate_comes_with_its_reason():
     from superconv_fastai.curvature import _trust_probe,_trust_paper
     r = _trust_probe(df.copy(), .3)
     assert r.reason.tolist()[:7] == ['fewer than 3 mini-batches'] * 2 + [''] * 2 + [
-        'the slope along the step is not positive',
-        'the curvature is not positive',
-        'not finite',
-    ]
+        'the slope along the step is not positive', 'the curvature is not positive', 'not finite']
     assert r.raw.isna().tolist() == [False]*4+[True]*3+[False]
     def trusted(mean, n=40): # share of trusted estimates, of 200 runs of noisy slopes
         rng = np.random.default_rng(0)
@@ -390,34 +363,17 @@ def test_no_estimate_comes_with_its_reason():
         return np.mean([[o.reason=='' for o in _trust_probe(r, .1).itertuples()] for r in runs], 0)
     assert trusted(0.).max() < .06 and trusted(1.)[-1] > .75 # the slope of the present mini-batch must be positive too
     df = pd.DataFrame(
-        dict(
-            step=range(7),
-            num=[1.0, 1, 1, 0, 1, 1, math.inf],
-            den=[1.0, 0.25, 0.25, 0, 0, 0.25, 1],
-            den_noise=1.0,
-            den_drift=0.0,
-            den_swing=math.inf,
-            floor=1.0,
-            sy=[9.0, 1.9, 2.1, 0, 0, -9, 1],
-            yy=1.0,
-            sign=[1, 1, 1, 0, 1, -1, 1],
-        )
+        dict(step=range(7), num=[1., 1, 1, 0, 1, 1, math.inf], den=[1., .25, .25, 0, 0, .25, 1], den_noise=1.,
+             den_drift=0., den_swing=math.inf, floor=1., sy=[9., 1.9, 2.1, 0, 0, -9, 1], yy=1.,
+             sign=[1, 1, 1, 0, 1, -1, 1])
     )
-    assert _trust_paper(df, 1.0, 'sums', None).reason.tolist() == [
+    assert _trust_paper(df, 1., 'sums', None).reason.tolist() == [
         'within 2x of the noise floor',
-        'the gradients differ as by mini-batch noise, or the LR is above the inverse curvature',
-        '',
-        'no weight moved',
-        'both steps have the same gradient',
-        'negative curvature, hidden by the absolute values',
-        'not finite',
-    ]
-    for k, v, reason in (
-        ('den_drift', 0.13, 'momentum builds up or changes'),
-        ('den_drift', 0.12, ''),
-        ('den_swing', 0.24, 'momentum oscillates: a value that follows the LR'),
-        ('den_swing', 0.26, ''),
-    ):
+        'the gradients differ as by mini-batch noise, or the LR is above the inverse curvature', '', 'no weight moved',
+        'both steps have the same gradient', 'negative curvature, hidden by the absolute values', 'not finite']
+    for k, v, reason in (('den_drift', .13, 'momentum builds up or changes'), ('den_drift', .12, ''),
+                         ('den_swing', .24, 'momentum oscillates: a value that follows the LR'),
+                         ('den_swing', .26, '')):
         assert _trust_paper(df.assign(**{k:v}), 1., 'sums', None).reason[2]==reason
 
 def test_floor_rule_follows_a_moving_lr():
@@ -461,24 +417,17 @@ def test_paper_mode_at_high_momentum_with_real_mini_batches():
 
 # --- it only observes
 
-MODES = [
-    dict(mode='paper'),
-    dict(mode='paper', every=1, n_coords=None),
-    dict(mode='paper', params='all'),
-    dict(mode='paper', by_layer=True, every=1),
-    dict(mode='secant', every=2),
-    dict(mode='probe', every=3),
-    dict(mode='probe', every=1),
-    dict(mode='probe', every=2, metric=True),
-    dict(mode='probe', every=2, by_layer=True),
-]
+MODES = [dict(mode='paper'), dict(mode='paper', every=1, n_coords=None), dict(mode='paper', params='all'),
+         dict(mode='paper', by_layer=True, every=1), dict(mode='secant', every=2), dict(mode='probe', every=3),
+         dict(mode='probe', every=1), dict(mode='probe', every=2, metric=True),
+         dict(mode='probe', every=2, by_layer=True)]
 
 class CpuMixedPrecision(MixedPrecision):
     "fastai's fp16 callback on the CPU: real autocast, a real scaler, and an overflow at the third step"
     def before_fit(self):
         self.autocast, self.learn.scaler, self.scales = (
             torch.autocast('cpu', dtype=torch.bfloat16),
-            torch.amp.GradScaler('cpu', init_scale=2.0**10, growth_interval=3),
+            torch.amp.GradScaler('cpu', init_scale=2.**10, growth_interval=3),
             L(),
         )
         self._n = 0
@@ -493,16 +442,10 @@ SETTINGS = 'plain','adam','accumulate','skip','amp','groups','mixup'
 )  # which are refused
 def test_training_is_bit_identical(kw, setting):
     def run(cbs):
-        extra = dict(
-            accumulate=[GradientAccumulation(96)],
-            skip=[Skip(lambda i: i % 4 == 3)],
-            amp=[CpuMixedPrecision()],
-            mixup=[MixUp()],
-        ).get(setting, [])
-        learn = learner(
-            Adam if setting == 'adam' else partial(SGD, mom=0.9),
-            splitter=split2 if setting == 'groups' else trainable_params,
-        )
+        extra = dict(accumulate=[GradientAccumulation(96)], skip=[Skip(lambda i: i % 4 == 3)],
+                     amp=[CpuMixedPrecision()], mixup=[MixUp()]).get(setting, [])
+        learn = learner(Adam if setting == 'adam' else partial(SGD, mom=.9),
+                        splitter=split2 if setting == 'groups' else trainable_params)
         if setting=='mixup': learn.loss_func = CrossEntropyLossFlat()
         scales = []
         class Watch(Callback):
@@ -570,16 +513,8 @@ def test_what_changes_in_place_is_put_back(mode):
         m = learn.model
         runs.append(
             pickle.dumps(
-                [
-                    m.c.numpy(),
-                    m.lin.weight.detach().numpy(),
-                    m.seen,
-                    m.h,
-                    list(m.box[0]),
-                    m.box[1][0].numpy(),
-                    rec._seen,
-                    list(rec._n),
-                ]
+                [m.c.numpy(), m.lin.weight.detach().numpy(), m.seen, m.h, list(m.box[0]), m.box[1][0].numpy(),
+                 rec._seen, list(rec._n)]
             )
         )
     assert runs[0]==runs[1] and len(c[0].estimates)>3
@@ -645,16 +580,8 @@ def test_weights_that_are_all_zero():
 
 @pytest.mark.parametrize(
     'shape,k',
-    [
-        ((300, 210), 31500),
-        ((300, 210), 36000),
-        ((840, 840), 88200),
-        ((5040, 100), 84_000),
-        ((512, 6, 6), 3072),
-        ((10000,), 1000),
-        ((1000, 12), 2000),
-        ((64, 64), 40),
-    ],
+    [((300, 210), 31500), ((300, 210), 36000), ((840, 840), 88200), ((5040, 100), 84_000), ((512, 6, 6), 3072),
+     ((10000,), 1000), ((1000, 12), 2000), ((64, 64), 40)],
 )
 def test_the_sample_covers_a_tensor_from_end_to_end(shape, k):
     from superconv_fastai.snapshots import sampled_view
@@ -684,15 +611,8 @@ def test_weights_come_back_when_a_probe_fails():
 class NoSync(TorchDispatchMode):
     "Reading a number, a data-dependent shape or a copy to elsewhere would wait for the device"
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func.overloadpacket.__name__ not in (
-            '_local_scalar_dense',
-            'nonzero',
-            'item',
-            'equal',
-            'is_nonzero',
-            'masked_select',
-            'unique',
-        ), f'{func} waits for the device'
+        assert func.overloadpacket.__name__ not in ('_local_scalar_dense', 'nonzero', 'item', 'equal', 'is_nonzero',
+                                                    'masked_select', 'unique'), f'{func} waits for the device'
         return func(*args, **(kwargs or {}))
 
 @pytest.mark.parametrize('kw', MODES, ids=str)
@@ -794,19 +714,8 @@ def test_validate_in_between_changes_nothing():
     def undisturbed_iter(learn):
         was = {
             k: getattr(learn, k)
-            for k in (
-                'training',
-                'dl',
-                'xb',
-                'yb',
-                'pred',
-                'loss',
-                'iter',
-                'n_iter',
-                'epoch',
-                'train_iter',
-                'pct_train',
-            )
+            for k in ('training', 'dl', 'xb', 'yb', 'pred', 'loss', 'iter', 'n_iter', 'epoch', 'train_iter',
+                      'pct_train')
         }
         yield
         for k,v in was.items(): setattr(learn, k, v)
@@ -859,15 +768,8 @@ def test_half_precision_parameters_are_refused(dtype, mode):
 
 @pytest.mark.parametrize(
     'opt',
-    [
-        Adam,
-        RMSProp,
-        RAdam,
-        Lamb,
-        Larc,
-        partial(OptimWrapper, opt=torch.optim.AdamW),
-        partial(OptimWrapper, opt=torch.optim.Adadelta),
-    ],
+    [Adam, RMSProp, RAdam, Lamb, Larc, partial(OptimWrapper, opt=torch.optim.AdamW),
+     partial(OptimWrapper, opt=torch.optim.Adadelta)],
 )
 def test_paper_and_secant_refuse_what_is_not_sgd(opt):
     learn = learner(opt)
@@ -877,20 +779,9 @@ def test_paper_and_secant_refuse_what_is_not_sgd(opt):
     fit(learn, 1, lr=1e-3, cbs=HessianFreeLR('probe', every=2))
 
 def test_arguments_are_refused_before_anything_starts():
-    for kw in (
-        dict(mode='x'),
-        dict(every=0),
-        dict(every=1.5),
-        dict(alpha=0),
-        dict(alpha=2.0),
-        dict(n_coords=0),
-        dict(by_layer='tensor'),
-        dict(params='x'),
-        dict(smoothing='x'),
-        dict(mode='probe', params='all'),
-        dict(metric='yes'),
-        dict(by_layer=True, metric=True),
-    ):
+    for kw in (dict(mode='x'), dict(every=0), dict(every=1.5), dict(alpha=0), dict(alpha=2.), dict(n_coords=0),
+               dict(by_layer='tensor'), dict(params='x'), dict(smoothing='x'), dict(mode='probe', params='all'),
+               dict(metric='yes'), dict(by_layer=True, metric=True)):
         with pytest.raises(ValueError, match=f'{list(kw)[-1]}='): HessianFreeLR(**kw)
     learn = learner()
     for kw in (dict(n_batches=1), dict(n_batches=2.5), dict(rel_step=0.), dict(rel_step=2.)):
@@ -914,14 +805,8 @@ def odd(model, *tensors, bs=32, loss_func=nn.CrossEntropyLoss(), opt_func=partia
     "A learner on any tensors, the last batch smaller than the others"
     set_seed(0)
     def dl(shuffle):
-        return DataLoader(
-            range_of(tensors[0]),
-            bs=bs,
-            shuffle=shuffle,
-            create_item=noop,
-            create_batch=lambda i: tuple(t[i] for t in tensors),
-            device='cpu',
-        )
+        return DataLoader(range_of(tensors[0]), bs=bs, shuffle=shuffle, create_item=noop,
+                          create_batch=lambda i: tuple(t[i] for t in tensors), device='cpu')
     dls = DataLoaders(dl(True), dl(False))
     if n_inp: dls.n_inp = n_inp
     return Learner(dls, model(), loss_func=loss_func, opt_func=opt_func, **kwargs)
@@ -994,13 +879,8 @@ def test_tied_weights_count_once():
 
 def test_several_in_one_learner():
     "They do not see each other"
-    kws = (
-        dict(every=1),
-        dict(every=3, n_coords=None),
-        dict(mode='probe', every=2),
-        dict(mode='secant', every=2),
-        dict(mode='probe', every=1),
-    )
+    kws = (dict(every=1), dict(every=3, n_coords=None), dict(mode='probe', every=2), dict(mode='secant', every=2),
+           dict(mode='probe', every=1))
     alone = []
     for kw in kws:
         alone.append(HessianFreeLR(**kw))
@@ -1091,11 +971,8 @@ def test_a_loss_that_is_not_finite(mode):
 def test_no_slope():
     "Weights that the loss does not feel"
     learn = odd(linear, X, Y, loss_func=lambda p,y: 0.*p.sum())
-    for mode, reason in (
-        ('secant', 'the slope along the step is not positive'),
-        ('probe', 'the slope along the step is not positive'),
-        ('paper', 'no weight moved'),
-    ):
+    for mode, reason in (('secant', 'the slope along the step is not positive'),
+                         ('probe', 'the slope along the step is not positive'), ('paper', 'no weight moved')):
         est = HessianFreeLR(mode, every=1)
         fit(learn, 1, lr=.05, cbs=est)
         assert set(est.estimates.reason)=={reason} and est.lr is None and est.estimates.lr.eq(.05).all()
@@ -1107,11 +984,8 @@ def test_nothing_to_learn_from():
         fit(odd(linear, X[:0], Y[:0]), 2, cbs=est)
         assert not len(est.estimates) and est.lr is None and repr(est)
         with pytest.raises(ValueError, match='no trainable parameter'):
-            fit(
-                odd(lambda: linear().requires_grad_(False), X, Y, splitter=lambda m: [list(m.parameters())]),
-                1,
-                cbs=HessianFreeLR(mode),
-            )
+            fit(odd(lambda: linear().requires_grad_(False), X, Y, splitter=lambda m: [list(m.parameters())]), 1,
+                cbs=HessianFreeLR(mode))
     with pytest.raises(ValueError, match='training set has 0'): odd(linear, X[:0], Y[:0]).curvature_lr()
     with pytest.raises(ValueError, match='no mini-batch'): odd(linear, X[:0], Y[:0]).curvature_lr_find()
 
@@ -1143,7 +1017,7 @@ def test_curvature_lr_disturbs_nothing(opt):
         and len(c.table()) == 2
         and len(c.by_batch) == 4
         and 'step of 1 %' in repr(c)
-        and 'step of 3 %' in repr(learn.curvature_lr(3, rel_step=0.03))
+        and 'step of 3 %' in repr(learn.curvature_lr(3, rel_step=.03))
     )
 
 def test_curvature_lr_of_a_noisy_quadratic():
@@ -1283,13 +1157,8 @@ class Stops(Callback):
 
 @pytest.mark.parametrize(
     'cb',
-    [
-        OwnStep,
-        lambda: Stops('after_loss', CancelBatchException),
-        lambda: Stops('before_step', CancelBatchException),
-        lambda: Stops('before_epoch', CancelEpochException),
-        lambda: Stops('before_train', CancelTrainException),
-    ],
+    [OwnStep, lambda: Stops('after_loss', CancelBatchException), lambda: Stops('before_step', CancelBatchException),
+     lambda: Stops('before_epoch', CancelEpochException), lambda: Stops('before_train', CancelTrainException)],
     ids=['own steps', 'skips', 'no step', 'no epoch', 'no training'],
 )
 def test_the_finder_is_never_endless(cb):
@@ -1402,12 +1271,8 @@ def test_bad_data_is_named():
 def test_values_that_a_log_axis_cannot_show_are_counted():
     import matplotlib.pyplot as plt
     df = pd.DataFrame(
-        dict(
-            secant_slope=[1.0] * 5,
-            secant_curvature=[1.0, 2, 1, 2, 1],
-            probe_slope=[1.0, -1, 1, 1, 1],
-            probe_curvature=[1.0, 1, 1, -1, 2],
-        )
+        dict(secant_slope=[1.] * 5, secant_curvature=[1., 2, 1, 2, 1], probe_slope=[1., -1, 1, 1, 1],
+             probe_curvature=[1., 1, 1, -1, 2])
     )
     ax = CurvatureLR(df).plot()
     assert '2 of 5 not positive' in [t.get_text() for t in ax.texts]
@@ -1426,14 +1291,8 @@ def test_reports_are_shown_alike():
 
 @pytest.mark.parametrize(
     'opt,bn,low',
-    [
-        (SGD, True, True),
-        (partial(SGD, mom=0.9), True, False),
-        (Adam, True, False),
-        (SGD, False, False),
-        (partial(OptimWrapper, opt=torch.optim.SGD), True, True),
-        (_nesterov, True, False),
-    ],
+    [(SGD, True, True), (partial(SGD, mom=.9), True, False), (Adam, True, False), (SGD, False, False),
+     (partial(OptimWrapper, opt=torch.optim.SGD), True, True), (_nesterov, True, False)],
     ids=['SGD', 'momentum', 'Adam', 'no BatchNorm', 'torch SGD', 'Nesterov'],
 )
 def test_values_that_are_known_to_be_low_are_marked(opt, bn, low):

@@ -35,28 +35,11 @@ def ranks(tmp_path_factory):
 
 windows = [f'accumulation, {n} items, {n_acc=}, {drop_last=}' for n,n_acc,drop_last in ((250,64,False), (202,40,False),
     (250,64,True), (100,32,True))]
-calls = [
-    'fit_superconv',
-    'accumulation',
-    *windows,
-    'whole batch, all',
-    'whole batch, one',
-    'curvature_lr_find, one process has NaN',
-    'lr_range_test, one process has NaN',
-    'lr_range_test',
-    'HessianFreeLR paper',
-    'HessianFreeLR secant',
-    'HessianFreeLR probe',
-    'curvature_lr',
-    'curvature_lr_find',
-    'regularizers',
-    'balance_regularization',
-    'balance_regularization, resumed',
-    'superconverge',
-    'superconverge, one process has NaN',
-    'compare_fits',
-    'compare_fits, resumed',
-]
+calls = ['fit_superconv', 'accumulation', *windows, 'whole batch, all', 'whole batch, one',
+         'curvature_lr_find, one process has NaN', 'lr_range_test, one process has NaN', 'lr_range_test',
+         'HessianFreeLR paper', 'HessianFreeLR secant', 'HessianFreeLR probe', 'curvature_lr', 'curvature_lr_find',
+         'regularizers', 'balance_regularization', 'balance_regularization, resumed', 'superconverge',
+         'superconverge, one process has NaN', 'compare_fits', 'compare_fits, resumed']
 
 @pytest.mark.parametrize('call', calls)
 def test_every_process_gets_the_same(ranks, call):

@@ -69,7 +69,7 @@ spellings = dict(
     alias=lambda m, x: alias(x, m.p),
     table=lambda m, x: functions['a'](x, p=m.p),
     table_alpha=lambda m, x: functions['b'](x, m.p, True),
-    helper=lambda m, x: Helper(0.0).given(x, m.p),
+    helper=lambda m, x: Helper(0.).given(x, m.p),
     nested=lambda m, x: (lambda o: nn.functional.dropout(o, m.p))(x),
     torch_dropout=lambda m, x: torch.dropout(x, m.p, True),
     in_place=lambda m, x: in_place(x, m.p),
@@ -104,13 +104,7 @@ def test_every_spelling_is_seen_and_scaled(name):
     learn = learner_of(model)
     with learn.reduced_regularization(dropout=.5):
         assert (model.p, model.keep, model.top_p, model.momentum, model.norm.momentum, model.unused.p) == (
-            0.15,
-            0.6,
-            0.9,
-            0.3,
-            0.3,
-            0.7,
-        )
+            .15, .6, .9, .3, .3, .7)
         assert seen(model) == {'p':.15}
     assert model.p == .3 and type(model.p) is float
 
@@ -123,14 +117,14 @@ def test_a_probability_to_keep_is_converted():
         assert model.keep == .6
 
 fixed = dict(  # seen, with a probability that cannot be set
-    literal=(lambda m, x: F.dropout(x, 0.9), {'dropout': 0.9}),
-    own_helper=(lambda m, x: Helper(0.2).own(x), {'dropout': 0.2}),
-    computed=(lambda m, x: F.dropout(x, m.p / 2), {'dropout': 0.15}),
-    temporary=(lambda m, x: nn.Dropout(0.25)(x), {'dropout': 0.25}),
-    mask=(lambda m, x: by_hand(x, 0.8), {'mul': 0.2}),
-    tensor=(lambda m, x: x * torch.bernoulli(torch.full((4,), 0.75)), {'mul': 0.25}),
-    distribution=(lambda m, x: distribution(x, 0.25), {'mul': 0.25}),
-    several=(lambda m, x: x * torch.bernoulli(torch.linspace(0.1, 0.9, 4)), {'mul': math.nan}),
+    literal=(lambda m, x: F.dropout(x, .9), {'dropout': .9}),
+    own_helper=(lambda m, x: Helper(.2).own(x), {'dropout': .2}),
+    computed=(lambda m, x: F.dropout(x, m.p / 2), {'dropout': .15}),
+    temporary=(lambda m, x: nn.Dropout(.25)(x), {'dropout': .25}),
+    mask=(lambda m, x: by_hand(x, .8), {'mul': .2}),
+    tensor=(lambda m, x: x * torch.bernoulli(torch.full((4,), .75)), {'mul': .25}),
+    distribution=(lambda m, x: distribution(x, .25), {'mul': .25}),
+    several=(lambda m, x: x * torch.bernoulli(torch.linspace(.1, .9, 4)), {'mul': math.nan}),
 )
 
 @pytest.mark.parametrize('name', fixed)
@@ -151,12 +145,12 @@ none = dict(  # random, or a number like a probability, and no dropout
     added=lambda m, x: x + torch.empty_like(x).bernoulli_(m.p),
     compared=lambda m, x: x + (torch.bernoulli(torch.full_like(x, m.p)) == 1).float().sum(),
     noise=lambda m, x: x + torch.rand_like(x) * m.p,
-    masked_noise=lambda m, x: x + m.p * torch.bernoulli(torch.full_like(x, 0.5)),
+    masked_noise=lambda m, x: x + m.p * torch.bernoulli(torch.full_like(x, .5)),
     norm=lambda m, x: F.normalize(x, p=m.top_p),
     distance=lambda m, x: torch.cdist(x, x, p=m.top_p),
     uncalled=lambda m, x: x,
     one_layer=lambda m, x: F.leaky_relu(x, m.p),
-    zero=lambda m, x: F.dropout(x, 0.0),
+    zero=lambda m, x: F.dropout(x, 0.),
 )
 
 @pytest.mark.parametrize('name', none)
@@ -186,29 +180,26 @@ class OwnDropout(nn.Dropout): pass
 class OwnCell(nn.LSTM): pass
 
 modules = {  # module, its items, and what drops in it
-    'Dropout': (nn.Dropout(0.1), None, {'p': 0.1}),
-    'a subclass': (OwnDropout(0.1), None, {'p': 0.1}),
-    'Dropout of 0': (nn.Dropout(0), None, {'p': 0.0}),
-    'AlphaDropout': (nn.AlphaDropout(0.1), None, {'p': 0.1}),
-    'Dropout1d': (nn.Dropout1d(0.1), sequence, {'p': 0.1}),
-    'Dropout2d': (nn.Dropout2d(0.1), image, {'p': 0.1}),
-    'FeatureAlphaDropout': (nn.FeatureAlphaDropout(0.1), image, {'p': 0.1}),
-    'LSTM': (nn.LSTM(4, 4, 2, dropout=0.2), sequence, {'dropout': 0.2}),
-    'a subclass of LSTM': (OwnCell(4, 4, 2, dropout=0.2), sequence, {'dropout': 0.2}),
-    'GRU': (nn.GRU(4, 4, 3, dropout=0.2), sequence, {'dropout': 0.2}),
-    'RNN': (nn.RNN(4, 4, 2, dropout=0.2), sequence, {'dropout': 0.2}),
-    'LSTM with one layer': (nn.LSTM(4, 4, 1, dropout=0.2), sequence, {}),
-    'attention': (Attends(), sequence, {'dropout': 0.15}),
-    'attention with biases': (Attends(add_bias_kv=True), sequence, {'dropout': 0.15}),
-    'StochasticDepth': (StochasticDepth(0.3, 'row'), image, {'p': 0.3}),
-    'DropBlock2d': (DropBlock2d(0.2, 3), image, {'p': 0.2}),
-    'Swin attention': (
-        ShiftedWindowAttention(4, [2, 2], [0, 0], 2, attention_dropout=0.3, dropout=0.2),
-        image,
-        {'attention_dropout': 0.3, 'dropout': 0.2},
-    ),
-    'DenseNet': (_DenseLayer(4, 4, 2, 0.1), image, {'drop_rate': 0.1}),
-    'DenseNet of 0': (_DenseLayer(4, 4, 2, 0.0), image, {}),
+    'Dropout': (nn.Dropout(.1), None, {'p': .1}),
+    'a subclass': (OwnDropout(.1), None, {'p': .1}),
+    'Dropout of 0': (nn.Dropout(0), None, {'p': 0.}),
+    'AlphaDropout': (nn.AlphaDropout(.1), None, {'p': .1}),
+    'Dropout1d': (nn.Dropout1d(.1), sequence, {'p': .1}),
+    'Dropout2d': (nn.Dropout2d(.1), image, {'p': .1}),
+    'FeatureAlphaDropout': (nn.FeatureAlphaDropout(.1), image, {'p': .1}),
+    'LSTM': (nn.LSTM(4, 4, 2, dropout=.2), sequence, {'dropout': .2}),
+    'a subclass of LSTM': (OwnCell(4, 4, 2, dropout=.2), sequence, {'dropout': .2}),
+    'GRU': (nn.GRU(4, 4, 3, dropout=.2), sequence, {'dropout': .2}),
+    'RNN': (nn.RNN(4, 4, 2, dropout=.2), sequence, {'dropout': .2}),
+    'LSTM with one layer': (nn.LSTM(4, 4, 1, dropout=.2), sequence, {}),
+    'attention': (Attends(), sequence, {'dropout': .15}),
+    'attention with biases': (Attends(add_bias_kv=True), sequence, {'dropout': .15}),
+    'StochasticDepth': (StochasticDepth(.3, 'row'), image, {'p': .3}),
+    'DropBlock2d': (DropBlock2d(.2, 3), image, {'p': .2}),
+    'Swin attention': (ShiftedWindowAttention(4, [2, 2], [0, 0], 2, attention_dropout=.3, dropout=.2), image,
+                       {'attention_dropout': .3, 'dropout': .2}),
+    'DenseNet': (_DenseLayer(4, 4, 2, .1), image, {'drop_rate': .1}),
+    'DenseNet of 0': (_DenseLayer(4, 4, 2, 0.), image, {}),
 }
 
 @pytest.mark.filterwarnings('ignore:dropout option adds dropout')
@@ -255,13 +246,9 @@ def test_awd_lstm_with_all_its_dropouts():
     model = AWD_LSTM(10, 4, 4, 2, hidden_p=.1, input_p=.2, embed_p=.3, weight_p=.4)
     learn = learner_of(model, torch.randint(0, 10, (8,5)), noop)
     found = {d.where:d.p for d in watch_dropouts(learn)[0] if d.p}
-    assert found == {
-        'encoder_dp.embed_p (EmbeddingDropout)': 0.3,
-        'rnns.0.weight_p (WeightDropout)': 0.4,
-        'input_dp.p (RNNDropout)': 0.2,
-        'rnns.1.weight_p (WeightDropout)': 0.4,
-        'hidden_dps.0.p (RNNDropout)': 0.1,
-    }
+    assert found == {'encoder_dp.embed_p (EmbeddingDropout)': .3, 'rnns.0.weight_p (WeightDropout)': .4,
+                     'input_dp.p (RNNDropout)': .2, 'rnns.1.weight_p (WeightDropout)': .4,
+                     'hidden_dps.0.p (RNNDropout)': .1}
     with learn.reduced_regularization(dropout=0.): assert not any(d.p for d in watch_dropouts(learn)[0])
     assert {d.where:d.p for d in watch_dropouts(learn)[0] if d.p} == found
 
@@ -326,12 +313,7 @@ def test_a_fault_in_the_batch_leaves_no_trace(error):
         assert problem == 'ValueError: a fault' and [d.p for d in drops] == [.3]
         df = learn.regularizers()
         assert 'a fault' in df[df['where'] == 'not looked at'].advice.item() and set(df.kind) >= {
-            'lr',
-            'wd',
-            'batch_size',
-            'norm',
-            'dropout',
-        }
+            'lr', 'wd', 'batch_size', 'norm', 'dropout'}
         with pytest.raises(ValueError, match='no training batch could be run.*a fault'):
             with learn.reduced_regularization(dropout=.5): pass
     else:

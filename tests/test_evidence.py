@@ -41,16 +41,8 @@ def test_too_few_runs_for_an_interval_of_the_median():
 
 @pytest.mark.parametrize(
     'low,high,above,below,level,not_below',
-    [
-        (0.1, 0.9, 1, -1, 0, 1),
-        (-0.9, -0.1, -1, 1, 0, 0),
-        (-0.2, 0.3, 0, 0, 1, 1),
-        (-0.9, 0.9, 0, 0, 0, 0),
-        (0.6, 0.9, 1, -1, -1, 1),
-        (-0.9, -0.6, -1, 1, -1, -1),
-        (0.1, 0.4, 1, -1, 1, 1),
-        (-math.inf, math.inf, 0, 0, 0, 0),
-    ],
+    [(.1, .9, 1, -1, 0, 1), (-.9, -.1, -1, 1, 0, 0), (-.2, .3, 0, 0, 1, 1), (-.9, .9, 0, 0, 0, 0),
+     (.6, .9, 1, -1, -1, 1), (-.9, -.6, -1, 1, -1, -1), (.1, .4, 1, -1, 1, 1), (-math.inf, math.inf, 0, 0, 0, 0)],
 )
 def test_sides(low, high, above, below, level, not_below):
     got = [judge((0, low, high), r) for r in ('above','below','level','not below')]
@@ -127,22 +119,15 @@ def regimes(tmp_path, *runs):
     from superconv_fastai.runs import RunLog
     with RunLog('study', tmp_path/'log.jsonl', dict(study='regimes')) as log:
         for schedule,lr,n,split,seed,acc,*machine in runs:
-            log.add(
-                ('cifar10', 2500, schedule, lr, 1e-4, n, split, seed),
-                dict(accuracy=acc, status='finished', machine=(machine or ['A'])[0]),
-            )
+            log.add(('cifar10', 2500, schedule, lr, 1e-4, n, split, seed),
+                    dict(accuracy=acc, status='finished', machine=(machine or ['A'])[0]))
     return Regimes(tmp_path/'log.jsonl')
 
 pair = [('cycle',3.,25,'test',0,.47), ('multistep',.35,25,'test',0,.45), ('multistep',.35,200,'test',0,.44)]
 
 def test_gain_is_paired_by_seed_and_kind_of_machine(tmp_path):
-    r = regimes(
-        tmp_path,
-        *pair,
-        ('cycle', 3.0, 25, 'test', 1, 0.40),
-        ('cycle', 3.0, 25, 'test', 2, 0.40),
-        ('multistep', 0.35, 25, 'test', 2, 0.1, 'B'),
-    )
+    r = regimes(tmp_path, *pair, ('cycle', 3., 25, 'test', 1, .40), ('cycle', 3., 25, 'test', 2, .40),
+                ('multistep', .35, 25, 'test', 2, .1, 'B'))
     assert r.gain('cifar10', 2500, 25, 25)==pytest.approx([2.]) # seed 1 has no partner, seed 2 one from elsewhere
     t = r.table().set_index(['epochs','longer'])
     assert (
@@ -153,21 +138,14 @@ def test_gain_is_paired_by_seed_and_kind_of_machine(tmp_path):
     )
 
 def test_an_unfinished_search_has_no_tuned_lr(tmp_path):
-    tries = [
-        ('multistep', 0.1, 25, 'tune', 1000, 0.41),
-        ('multistep', 0.35, 25, 'tune', 1000, 0.44),
-        ('multistep', 1.0, 25, 'tune', 1000, 0.45),
-    ]
+    tries = [('multistep', .1, 25, 'tune', 1000, .41), ('multistep', .35, 25, 'tune', 1000, .44),
+             ('multistep', 1., 25, 'tune', 1000, .45)]
     assert regimes(tmp_path, *pair, *tries).tuned_lr('cifar10', 2500, 'multistep', 25) is None
 
 def test_tuned_lr(tmp_path):
-    tries = [
-        ('multistep', 0.1, 25, 'tune', 1000, 0.41),
-        ('multistep', 0.35, 25, 'tune', 1000, 0.44),
-        ('multistep', 1.0, 25, 'tune', 1000, 0.45),
-        ('multistep', 3.5, 25, 'tune', 1000, 0.2),
-        ('multistep', 1.0, 25, 'test', 0, 0.46),
-    ]
+    tries = [('multistep', .1, 25, 'tune', 1000, .41), ('multistep', .35, 25, 'tune', 1000, .44),
+             ('multistep', 1., 25, 'tune', 1000, .45), ('multistep', 3.5, 25, 'tune', 1000, .2),
+             ('multistep', 1., 25, 'test', 0, .46)]
     r = regimes(tmp_path, *pair, *tries)
     assert r.tuned_lr('cifar10', 2500, 'multistep', 25)==1. and r.tuned_lr('cifar10', 2500, 'multistep', 200) is None
     assert r.scores('cifar10', 2500, 'multistep, tuned', 25).tolist()==[.46]

@@ -93,17 +93,10 @@ def said(f):
 
 @pytest.mark.parametrize(
     'opt,kw,lr_max,warns',
-    [
-        (sgd, {}, None, True),
-        (SGD, {}, None, True),
-        (partial(OptimWrapper, opt=torch.optim.SGD), {}, None, True),
-        (Adam, {}, None, True),
-        (partial(OptimWrapper, opt=torch.optim.AdamW), {}, None, True),
-        (sgd, dict(lr=0.03), None, False),
-        (partial(sgd, lr=0.02), {}, None, False),
-        (sgd, {}, 1e-3, False),
-        (sgd, dict(lr=slice(1e-3)), None, False),
-    ],
+    [(sgd, {}, None, True), (SGD, {}, None, True), (partial(OptimWrapper, opt=torch.optim.SGD), {}, None, True),
+     (Adam, {}, None, True), (partial(OptimWrapper, opt=torch.optim.AdamW), {}, None, True),
+     (sgd, dict(lr=.03), None, False), (partial(sgd, lr=.02), {}, None, False), (sgd, {}, 1e-3, False),
+     (sgd, dict(lr=slice(1e-3)), None, False)],
 )
 def test_the_default_lr_of_fastai_is_said_for_every_optimizer(opt, kw, lr_max, warns):
     "It is small for all of them, and what a range test that learned nothing leaves for `lr_max`"
@@ -125,21 +118,17 @@ def test_a_result_is_no_lr(call):
 # ---- optimizers ----
 
 torch_opts = dict(
-    sgd=partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9)),
+    sgd=partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=.9)),
     adamw=partial(OptimWrapper, opt=torch.optim.AdamW),
-    rmsprop=partial(OptimWrapper, opt=partial(torch.optim.RMSprop, momentum=0.9)),
+    rmsprop=partial(OptimWrapper, opt=partial(torch.optim.RMSprop, momentum=.9)),
     nadam=partial(OptimWrapper, opt=torch.optim.NAdam),
 )
 fastai_opts = dict(sgd=sgd, adam=Adam, rmsprop=partial(RMSProp, mom=.9), ranger=ranger, lamb=Lamb, larc=Larc,
                    radam=RAdam, qhadam=QHAdam)
-no_momentum = dict(
-    sgd=SGD,
-    rmsprop=RMSProp,
-    torch_sgd=partial(OptimWrapper, opt=torch.optim.SGD),
-    torch_rmsprop=partial(OptimWrapper, opt=torch.optim.RMSprop),
-    adagrad=partial(OptimWrapper, opt=torch.optim.Adagrad),
-    adadelta=partial(OptimWrapper, opt=torch.optim.Adadelta),
-)
+no_momentum = dict(sgd=SGD, rmsprop=RMSProp, torch_sgd=partial(OptimWrapper, opt=torch.optim.SGD),
+                   torch_rmsprop=partial(OptimWrapper, opt=torch.optim.RMSprop),
+                   adagrad=partial(OptimWrapper, opt=torch.optim.Adagrad),
+                   adadelta=partial(OptimWrapper, opt=torch.optim.Adadelta))
 
 @pytest.mark.parametrize('opt', [*torch_opts.values(), *fastai_opts.values()],
                          ids=[*(f'torch-{k}' for k in torch_opts), *fastai_opts])
@@ -194,14 +183,8 @@ def test_every_alias_of_an_optim_wrapper_is_restored():
 
 @pytest.mark.parametrize(
     'opt,lr,warns',
-    [
-        (Adam, 0.5, True),
-        (Adam, 0.05, False),
-        (sgd, 0.5, False),
-        (torch_opts['adamw'], 0.5, True),
-        (torch_opts['sgd'], 0.5, False),
-        (partial(OptimWrapper, opt=torch.optim.ASGD), 0.5, False),
-    ],
+    [(Adam, .5, True), (Adam, .05, False), (sgd, .5, False), (torch_opts['adamw'], .5, True),
+     (torch_opts['sgd'], .5, False), (partial(OptimWrapper, opt=torch.optim.ASGD), .5, False)],
 )
 def test_large_lr_for_adam_is_warned_of_once(opt, lr, warns):
     with warnings.catch_warnings(record=True) as w:
@@ -333,12 +316,8 @@ def test_validate_before_any_fit_with_the_callback_attached():
 
 @pytest.mark.parametrize(
     'other',
-    [
-        lambda: ParamScheduler({'lr': SchedLin(1, 0)}),
-        lambda: ParamScheduler({'mom': SchedLin(0.9, 0.8)}),
-        lambda: OneCycleScheduler(0.1),
-        ReduceLROnPlateau,
-    ],
+    [lambda: ParamScheduler({'lr': SchedLin(1, 0)}), lambda: ParamScheduler({'mom': SchedLin(.9, .8)}),
+     lambda: OneCycleScheduler(.1), ReduceLROnPlateau],
     ids=['lr', 'mom', 'one_cycle', 'plateau'],
 )
 def test_two_schedulers_are_an_error_that_names_both(other):
@@ -473,41 +452,14 @@ def test_reset_opt():
     assert learn.opt is not old
     eq(hypers(learn), [[.001],[.9]])
 
-bad = [
-    dict(n_epoch=0),
-    dict(n_epoch=1.5),
-    dict(n_epoch=None),
-    dict(n_epoch='3'),
-    dict(lr_max=0),
-    dict(lr_max=-0.1),
-    dict(lr_max=math.nan),
-    dict(lr_max='1e-3'),
-    dict(lr_max=[0.1, 0.2, 0.3]),
-    dict(lr_max=slice(None)),
-    dict(lr_max=slice(-1, 0.1)),
-    dict(lr_max=slice(0.1, math.inf)),
-    dict(div=0),
-    dict(div_final=0.1),
-    dict(tail_pct=1.0),
-    dict(stepsize=0),
-    dict(stepsize=11),
-    dict(moms=(0.9, 0.8)),
-    dict(moms=(0.9, 0.8, 2)),
-    dict(moms='high'),
-    dict(policy='linear'),
-    dict(wd=-1),
-    dict(wd=math.nan),
-    dict(wd='a'),
-    dict(wd=np.float32('nan')),
-    dict(wd=[0.1, 0.1, 0.1]),
-    dict(lr_max=slice('', 0.1)),
-    dict(lr_max=slice(False, 0.1)),
-    dict(lr_max=b'1'),
-    dict(moms=iter((0.9, 0.8, 0.9))),
-    dict(start_epoch=-1),
-    dict(start_epoch=3),
-    dict(start_epoch=0.5),
-]
+bad = [dict(n_epoch=0), dict(n_epoch=1.5), dict(n_epoch=None), dict(n_epoch='3'), dict(lr_max=0), dict(lr_max=-.1),
+       dict(lr_max=math.nan), dict(lr_max='1e-3'), dict(lr_max=[.1, .2, .3]), dict(lr_max=slice(None)),
+       dict(lr_max=slice(-1, .1)), dict(lr_max=slice(.1, math.inf)), dict(div=0), dict(div_final=.1),
+       dict(tail_pct=1.), dict(stepsize=0), dict(stepsize=11), dict(moms=(.9, .8)), dict(moms=(.9, .8, 2)),
+       dict(moms='high'), dict(policy='linear'), dict(wd=-1), dict(wd=math.nan), dict(wd='a'),
+       dict(wd=np.float32('nan')), dict(wd=[.1, .1, .1]), dict(lr_max=slice('', .1)),
+       dict(lr_max=slice(False, .1)), dict(lr_max=b'1'), dict(moms=iter((.9, .8, .9))), dict(start_epoch=-1),
+       dict(start_epoch=3), dict(start_epoch=.5)]
 @pytest.mark.parametrize('kw', bad, ids=lambda kw: repr(kw).split(' at 0x')[0])
 def test_bad_input_is_named_and_touches_nothing(kw):
     learn = make_learner(splitter=groups)

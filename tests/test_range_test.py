@@ -192,11 +192,11 @@ def collapse(at, when, to=.1): return lambda t: np.where(t<when, rise(at)(t), to
 fast = settings(deadline=None, max_examples=60)
 
 @fast
-@given(n=sizes, at=st.floats(0.005, 0.03), lr_max=st.floats(1e-3, 100), noise=st.floats(0, 0.05), seed=seeds)
+@given(n=sizes, at=st.floats(.005, .03), lr_max=st.floats(1e-3, 100), noise=st.floats(0, .05), seed=seeds)
 @example(
-    n=161, at=0.015625, lr_max=1.0, noise=0.03125, seed=175
+    n=161, at=.015625, lr_max=1., noise=.03125, seed=175
 )  # five neighbours at a tenth of the sweep, four of them 2.5 sd high: for the verdict a peak
-@example(n=400, at=0.005, lr_max=3.0, noise=0.0, seed=0)  # the score is at its ceiling, to the last bit
+@example(n=400, at=.005, lr_max=3., noise=0., seed=0)  # the score is at its ceiling, to the last bit
 def test_plateau_over_a_decade(n, at, lr_max, noise, seed):
     """Yes; with few points the plateau may begin between two.
 
@@ -310,10 +310,8 @@ def test_gaps_are_left_out():
 
 @settings(deadline=None, max_examples=200)
 @given(
-    y=st.one_of(
-        arrays(float, st.integers(1, 60), elements=st.floats(width=32)),
-        arrays(float, st.integers(1, 60), elements=st.sampled_from([0.0, 0.1, 0.5, 1.0, math.nan])),
-    ),
+    y=st.one_of(arrays(float, st.integers(1, 60), elements=st.floats(width=32)),
+                arrays(float, st.integers(1, 60), elements=st.sampled_from([0., .1, .5, 1., math.nan]))),
     loss=st.booleans(),
     low=st.booleans(),
 )
@@ -328,15 +326,9 @@ def test_any_curve_gets_an_answer(y, loss, low):
 
 @pytest.mark.parametrize(
     'lrs,scores,match',
-    [
-        ([0, 1, 2], [1, 2], 'scores'),
-        ([0, 2, 1, 3], [1] * 4, 'lrs'),
-        ([0, 1, math.nan], [1] * 3, 'lrs'),
-        ([-1, 0, 1], [1] * 3, 'lrs'),
-        ([[0, 1], [2, 3]], [[0, 1], [2, 3]], 'lrs'),
-        (['a'] * 3, [1] * 3, 'lrs'),
-        ([0, 1, 2], ['a'] * 3, 'scores'),
-    ],
+    [([0, 1, 2], [1, 2], 'scores'), ([0, 2, 1, 3], [1] * 4, 'lrs'), ([0, 1, math.nan], [1] * 3, 'lrs'),
+     ([-1, 0, 1], [1] * 3, 'lrs'), ([[0, 1], [2, 3]], [[0, 1], [2, 3]], 'lrs'), (['a'] * 3, [1] * 3, 'lrs'),
+     ([0, 1, 2], ['a'] * 3, 'scores')],
 )
 def test_bad_curves(lrs, scores, match):
     with pytest.raises(ValueError, match=match): verdict(lrs, scores)
@@ -366,13 +358,13 @@ def test_against_a_naive_loop():
         DataLoader(ds[:120], bs=10, num_workers=0), DataLoader(ds[120:], bs=16, num_workers=0), device='cpu'
     )
     learn = Learner(
-        dls, model, loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=0.8, wd=0.01), metrics=accuracy
+        dls, model, loss_func=CrossEntropyLossFlat(), opt_func=partial(SGD, mom=.8, wd=.01), metrics=accuracy
     )
     kw = dict(lr_max=.5, n_steps=36, n_evals=9, n_valid=40, show_plot=False)
     res = learn.lr_range_test(bn_stats='running', **kw)
     lrs = [.5*k/36 for k in range(1, 37)]
     rows, losses, _ = naive.sweep(
-        model, F.cross_entropy, list(dls.train) * 3, list(dls.valid), lrs, mom=0.8, wd=0.01, due=set(range(4, 37, 4))
+        model, F.cross_entropy, list(dls.train) * 3, list(dls.valid), lrs, mom=.8, wd=.01, due=set(range(4, 37, 4))
     )
     assert np.allclose(res.lrs, [.5*s/36 for s,_,_ in rows])
     assert np.allclose(res.valid_losses, [l for _,l,_ in rows], rtol=1e-4)
@@ -448,26 +440,16 @@ def test_rerun_keeps_what_the_advice_does_not_change(advice, expected):
 
 @pytest.mark.parametrize(
     'metrics,metric,name,low',
-    [
-        ([mae, accuracy], None, 'accuracy', False),
-        ([mae], None, 'mae', True),
-        ([], None, 'loss', True),
-        ([mae, rmse], 'loss', 'loss', True),
-        ([error_rate], None, 'error_rate', True),
-        ([error_rate, accuracy], 'error_rate', 'error_rate', True),
-        ([], accuracy, 'accuracy', False),
-    ],
+    [([mae, accuracy], None, 'accuracy', False), ([mae], None, 'mae', True), ([], None, 'loss', True),
+     ([mae, rmse], 'loss', 'loss', True), ([error_rate], None, 'error_rate', True),
+     ([error_rate, accuracy], 'error_rate', 'error_rate', True), ([], accuracy, 'accuracy', False)],
 )
 def test_metric(metrics, metric, name, low):
     x = torch.randn(40, 4)
     ds = [(a, (a[0]>0).long()) for a in x]
-    learn = Learner(
-        DataLoaders.from_dsets(ds, ds, bs=8, device='cpu'),
-        nn.Linear(4, 2),
-        loss_func=CrossEntropyLossFlat(),
-        opt_func=SGD,
-        metrics=[m for m in metrics if m not in (mae, rmse)] or [partial_named(m) for m in metrics],
-    )
+    learn = Learner(DataLoaders.from_dsets(ds, ds, bs=8, device='cpu'), nn.Linear(4, 2),
+                    loss_func=CrossEntropyLossFlat(), opt_func=SGD,
+                    metrics=[m for m in metrics if m not in (mae, rmse)] or [partial_named(m) for m in metrics])
     res = learn.lr_range_test(.5, n_steps=10, n_evals=5, metric=metric, show_plot=False)
     assert (res.metric,res.lower_is_better)==(name,low)
     if low: assert res.scores[-1] < res.scores[0]
@@ -483,27 +465,13 @@ def test_another_direction_can_be_given():
 
 @pytest.mark.parametrize(
     'kw,name',
-    [
-        (dict(lr_max=0), 'lr_max'),
-        (dict(lr_max=1, lr_min=2), 'lr_max'),
-        (dict(lr_min=-1), 'lr_min'),
-        (dict(n_steps=0), 'n_steps'),
-        (dict(n_steps=2.5), 'n_steps'),
-        (dict(n_evals=0), 'n_evals'),
-        (dict(n_steps=10, n_evals=11), 'n_evals'),
-        (dict(n_valid=0), 'n_valid'),
-        (dict(mom=1.0), 'mom'),
-        (dict(wd=-1), 'wd'),
-        (dict(bn_stats='both'), 'bn_stats'),
-        (dict(metric='accuracy'), 'metric'),
-        (dict(metric=3), 'metric'),
-        (dict(stop_div='x'), 'stop_div'),
-        (dict(lower_is_better='no'), 'lower_is_better'),
-        (dict(state_file=3), 'state_file'),
-        (dict(state_file=__file__), 'state_file'),
-        (dict(lr_max=math.inf), 'lr_max'),
-        (dict(lr_max='3'), 'lr_max'),
-    ],
+    [(dict(lr_max=0), 'lr_max'), (dict(lr_max=1, lr_min=2), 'lr_max'), (dict(lr_min=-1), 'lr_min'),
+     (dict(n_steps=0), 'n_steps'), (dict(n_steps=2.5), 'n_steps'), (dict(n_evals=0), 'n_evals'),
+     (dict(n_steps=10, n_evals=11), 'n_evals'), (dict(n_valid=0), 'n_valid'), (dict(mom=1.), 'mom'),
+     (dict(wd=-1), 'wd'), (dict(bn_stats='both'), 'bn_stats'), (dict(metric='accuracy'), 'metric'),
+     (dict(metric=3), 'metric'), (dict(stop_div='x'), 'stop_div'), (dict(lower_is_better='no'), 'lower_is_better'),
+     (dict(state_file=3), 'state_file'), (dict(state_file=__file__), 'state_file'), (dict(lr_max=math.inf), 'lr_max'),
+     (dict(lr_max='3'), 'lr_max')],
 )
 def test_bad_arguments(kw, name):
     learn = busy_learner()
@@ -526,29 +494,24 @@ def test_momentum_and_weight_decay_are_set_for_the_test():
 
 wrapped = {
     k: partial(OptimWrapper, opt=partial(getattr(torch.optim, k), **kw))
-    for k, kw in dict(SGD=dict(momentum=0.9, nesterov=True), ASGD={}, AdamW={}, RMSprop={}).items()
+    for k, kw in dict(SGD=dict(momentum=.9, nesterov=True), ASGD={}, AdamW={}, RMSprop={}).items()
 }
 
-@pytest.mark.parametrize(
-    'opt',
-    [Adam, ranger, RMSProp, Lamb, wrapped['AdamW'], wrapped['RMSprop']],
-    ids='Adam ranger RMSProp Lamb torch-AdamW torch-RMSprop'.split(),
-)
+@pytest.mark.parametrize('opt', [Adam, ranger, RMSProp, Lamb, wrapped['AdamW'], wrapped['RMSprop']],
+                         ids='Adam ranger RMSProp Lamb torch-AdamW torch-RMSprop'.split())
 def test_optimizers_that_divide_by_the_size_of_the_gradient(opt):
     "A range of their own by default, a warning before a sweep that is for SGD, and a note on every result"
     learn,kw = make_learner(opt),dict(n_steps=8, n_evals=4, show_plot=False)
     class Boom(Callback):
         def before_batch(self): raise RuntimeError('boom')
-    with (
-        pytest.warns(UserWarning, match='lr_max=3 is for SGD.*give it an lr_max from 0.01 to 0.1'),
-        pytest.raises(RuntimeError),
-    ):
+    with (pytest.warns(UserWarning, match='lr_max=3 is for SGD.*give it an lr_max from 0.01 to 0.1'),
+          pytest.raises(RuntimeError)):
         with learn.added_cbs(Boom()): learn.lr_range_test(3., **kw)
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         res = learn.lr_range_test(**kw)
     assert (
-        res.settings['lr_max'] == 0.1
+        res.settings['lr_max'] == .1
         and 'Adam-like' in repr(res)
         and 'Adam-like' in res._repr_html_()
         and learn.opt is None
@@ -556,7 +519,7 @@ def test_optimizers_that_divide_by_the_size_of_the_gradient(opt):
 
 @pytest.mark.parametrize(
     'opt',
-    [SGD, partial(SGD, mom=0.9), wrapped['SGD'], wrapped['ASGD'], partial(OptimWrapper, opt=torch.optim.SGD)],
+    [SGD, partial(SGD, mom=.9), wrapped['SGD'], wrapped['ASGD'], partial(OptimWrapper, opt=torch.optim.SGD)],
     ids='SGD momentum torch-Nesterov torch-ASGD torch-SGD'.split(),
 )
 def test_nothing_is_said_of_sgd(opt):
@@ -660,13 +623,8 @@ def test_loaders_of_all_kinds():
     ds = list(zip(x, y))
     class Stream(IterableDataset):
         def __iter__(self): return iter(ds)
-    for dl in (
-        DataLoader(ds, bs=16),
-        DataLoader(ds, bs=16, drop_last=True),
-        TorchDL(ds, 16),
-        tensor_dls((x, y), (x, y), 16, 'cpu').valid,
-        TfmdDL(ds, bs=16),
-    ):
+    for dl in (DataLoader(ds, bs=16), DataLoader(ds, bs=16, drop_last=True), TorchDL(ds, 16),
+               tensor_dls((x, y), (x, y), 16, 'cpu').valid, TfmdDL(ds, bs=16)):
         a,b = held_out_batches(dl, 40),held_out_batches(dl, 40)
         assert (
             n_items(dl) == 100
@@ -722,12 +680,8 @@ quick = dict(n_steps=60, n_evals=20, n_valid=128, show_plot=False)
 
 @pytest.mark.parametrize(
     'make,lr',
-    [
-        (lambda: digit_learner(ink(), 1, MSELossFlat()), None),
-        (lambda: digit_learner(ink(10.0), 1, MSELossFlat()), None),
-        (digit_learner, 100.0),
-        (digit_learner, 1e6),
-    ],
+    [(lambda: digit_learner(ink(), 1, MSELossFlat()), None), (lambda: digit_learner(ink(10.), 1, MSELossFlat()), None),
+     (digit_learner, 100.), (digit_learner, 1e6)],
     ids=['regression', 'larger targets', 'LR 100', 'LR 1e6'],
 )
 def test_advice_makes_progress(make, lr):
@@ -765,15 +719,9 @@ def test_a_callback_that_steps_by_itself_is_measured():
 @pytest.mark.parametrize('stop_div', [True, False])
 @pytest.mark.parametrize(
     'event,error',
-    [
-        ('after_loss', CancelBatchException),
-        ('before_batch', CancelBatchException),
-        ('before_step', CancelStepException),
-        ('before_step', CancelBatchException),
-        ('before_epoch', CancelEpochException),
-        ('before_train', CancelTrainException),
-        ('after_pred', CancelTrainException),
-    ],
+    [('after_loss', CancelBatchException), ('before_batch', CancelBatchException), ('before_step', CancelStepException),
+     ('before_step', CancelBatchException), ('before_epoch', CancelEpochException),
+     ('before_train', CancelTrainException), ('after_pred', CancelTrainException)],
 )
 def test_no_test_is_endless(event, error, stop_div):
     learn = digit_learner(cbs=Stops(event, error))
@@ -801,7 +749,7 @@ def deep():
 
 @pytest.mark.parametrize(
     'metric,value',
-    [(accuracy, 0.96), (error_rate, 0.04), (BalancedAccuracy(), 0.5), (F1Score(), 0.0), ('loss', None)],
+    [(accuracy, .96), (error_rate, .04), (BalancedAccuracy(), .5), (F1Score(), 0.), ('loss', None)],
     ids=['accuracy','error_rate','balanced_accuracy','f1_score','loss'],
 )
 def test_the_share_of_the_larger_class_is_no_learning(metric, value):
@@ -828,19 +776,19 @@ def test_the_constant_answer_of_other_targets():
     "The mean of a regression, the share of each label, the commonest class of a pixel; none of two targets"
     (x,y),(xv,yv) = ink()
     res = digit_learner(((x, y), (xv, yv)), 1, MSELossFlat()).lr_range_test(
-        0.01, n_valid=len(yv), n_steps=20, n_evals=5, show_plot=False
+        .01, n_valid=len(yv), n_steps=20, n_evals=5, show_plot=False
     )
     assert res.constant==pytest.approx(yv.var(correction=0).item(), rel=1e-3)
     many = [(x, (x.flatten(1)>1).float()) for x in (x,xv)]
     res = digit_learner(many, 64, BCEWithLogitsLossFlat(), metrics=accuracy_multi).lr_range_test(
-        0.1, **{**quick, 'n_valid': 297}
+        .1, **{**quick, 'n_valid': 297}
     )
     p = many[1][1].mean(0)
     assert res.constant==pytest.approx(torch.maximum(p, 1-p).mean().item(), abs=1e-3)
     pixels = [(x, (x[:,0]>0).long()) for x in (x,xv)]
     res = digit_learner(
         pixels, model=nn.Conv2d(1, 2, 3, padding=1), loss_func=CrossEntropyLossFlat(axis=1), metrics=foreground_acc
-    ).lr_range_test(0.1, **quick)
+    ).lr_range_test(.1, **quick)
     assert res.constant in (0.,1.) # of the foreground alone
 
 class Odd(Metric):
@@ -852,11 +800,8 @@ class Odd(Metric):
 
 @pytest.mark.parametrize(
     'metric,gives',
-    [
-        (F1Score(average=None), r'f1_score.*array of shape \(10,\)'),
-        (Odd({'a': 1}), "odd.*{'a': 1}"),
-        (Odd(None), 'odd.*None'),
-    ],
+    [(F1Score(average=None), r'f1_score.*array of shape \(10,\)'), (Odd({'a': 1}), "odd.*{'a': 1}"),
+     (Odd(None), 'odd.*None')],
     ids=['per class', 'dict', 'none'],
 )
 def test_a_metric_that_is_no_number(metric, gives):
@@ -886,10 +831,8 @@ def test_the_loss_of_a_skipped_batch_does_not_count(event):
 def test_bad_data_is_no_divergence():
     def negative(p, y): return (p.clamp(min=0)+1).log().sub((y-.5).log()).square().mean() # the log of a negative number
     (x,y),valid = with_gaps()
-    for data, loss in (
-        (((x, y), valid), MSELossFlat()),
-        (((x, torch.where(y.isnan(), -5.0, 2.0)), (valid[0], 2 + 0 * valid[1])), negative),
-    ):
+    for data, loss in ((((x, y), valid), MSELossFlat()),
+                       (((x, torch.where(y.isnan(), -5., 2.)), (valid[0], 2 + 0 * valid[1])), negative)):
         res = digit_learner(data, 1, loss).lr_range_test(3., n_steps=600, n_evals=20, n_valid=128, show_plot=False)
         assert (
             res.diverged is None
@@ -950,11 +893,8 @@ def test_an_evaluation_keeps_state_apart(bs):
             states.append((self.learn.model.calls, self.learn.model.cache.get('last'), self.learn.counts.n))
     def make(*cbs):
         set_seed(0)
-        dls = DataLoaders(
-            tensor_dls((x[:640], y[:640]), (x[:64], y[:64]), 64, 'cpu').train,
-            DataLoader(list(zip(xv[:256], yv[:256])), bs=bs, num_workers=0),
-            device='cpu',
-        )
+        dls = DataLoaders(tensor_dls((x[:640], y[:640]), (x[:64], y[:64]), 64, 'cpu').train,
+                          DataLoader(list(zip(xv[:256], yv[:256])), bs=bs, num_workers=0), device='cpu')
         return Learner(dls, Remembers(), CrossEntropyLossFlat(), opt_func=SGD, cbs=[ModelResetter(),Counts(),*cbs])
     learn = make(Watch())
     learn.counts # by its name
@@ -1000,13 +940,8 @@ def test_undisturbed(kind, trained, tmp_path): twins(kind, tmp_path, range_test(
 
 @pytest.mark.parametrize(
     'kw',
-    [
-        dict(lr_max=1e12),
-        dict(bn_stats='running'),
-        dict(mom=0.5, wd=0.1),
-        dict(metric='loss'),
-        dict(lr_max=1e12, stop_div=False),
-    ],
+    [dict(lr_max=1e12), dict(bn_stats='running'), dict(mom=.5, wd=.1), dict(metric='loss'),
+     dict(lr_max=1e12, stop_div=False)],
     ids=str,
 )
 def test_undisturbed_by(kw, tmp_path): twins('sgd', tmp_path, range_test(**kw))
@@ -1037,10 +972,8 @@ class Cancel(Callback):
 
 @pytest.mark.parametrize(
     'event,error,match',
-    [
-        ('before_validate', CancelValidException, 'cancels validation'),
-        ('before_fit', CancelFitException, 'before its first batch'),
-    ],
+    [('before_validate', CancelValidException, 'cancels validation'),
+     ('before_fit', CancelFitException, 'before its first batch')],
 )
 def test_callbacks_that_leave_nothing_to_measure(event, error, match):
     learn,kw = small()
@@ -1173,13 +1106,8 @@ def test_every_rank_takes_part_and_gets_the_same_verdict(tmp_path):
         port = s.getsockname()[1]
     env = {**os.environ, 'WORLD_SIZE':'2', 'MASTER_ADDR':'127.0.0.1', 'MASTER_PORT':str(port), 'OMP_NUM_THREADS':'1'}
     ps = [
-        subprocess.Popen(
-            [sys.executable, str(path)],
-            env={**env, 'RANK': str(r), 'LOCAL_RANK': str(r)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen([sys.executable, str(path)], env={**env, 'RANK': str(r), 'LOCAL_RANK': str(r)},
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for r in range(2)
     ]
     try: outs = [p.communicate(timeout=180) for p in ps]

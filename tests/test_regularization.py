@@ -31,20 +31,20 @@ def value(learn, kind, **kwargs):
 
 torch_opt = lambda f,**kw: partial(OptimWrapper, opt=partial(f, **kw))
 opts = {
-    'SGD': (partial(SGD, mom=0.0), 'decoupled'),
-    'SGD mom': (partial(SGD, mom=0.9), 'decoupled'),
+    'SGD': (partial(SGD, mom=0.), 'decoupled'),
+    'SGD mom': (partial(SGD, mom=.9), 'decoupled'),
     'SGD L2': (partial(SGD, decouple_wd=False), 'L2'),
-    'SGD mom L2': (partial(SGD, mom=0.9, decouple_wd=False), 'L2'),
+    'SGD mom L2': (partial(SGD, mom=.9, decouple_wd=False), 'L2'),
     'Adam': (Adam, 'decoupled'),
     'RMSProp': (RMSProp, 'decoupled'),
     'Lamb': (Lamb, 'decoupled'),
     'torch SGD': (torch_opt(torch.optim.SGD), 'L2'),
-    'torch SGD mom': (torch_opt(torch.optim.SGD, momentum=0.9), 'L2'),
-    'torch SGD nesterov': (torch_opt(torch.optim.SGD, momentum=0.9, nesterov=True), 'L2'),
-    'torch SGD dampening': (torch_opt(torch.optim.SGD, momentum=0.9, dampening=0.5), 'L2'),
+    'torch SGD mom': (torch_opt(torch.optim.SGD, momentum=.9), 'L2'),
+    'torch SGD nesterov': (torch_opt(torch.optim.SGD, momentum=.9, nesterov=True), 'L2'),
+    'torch SGD dampening': (torch_opt(torch.optim.SGD, momentum=.9, dampening=.5), 'L2'),
     'dampened L2': (
         partial(
-            fo.Optimizer, cbs=[fo.l2_reg, partial(fo.average_grad, dampening=True), fo.momentum_step], mom=0.9, wd=0.0
+            fo.Optimizer, cbs=[fo.l2_reg, partial(fo.average_grad, dampening=True), fo.momentum_step], mom=.9, wd=0.
         ),
         'L2',
     ),
@@ -67,13 +67,8 @@ def test_effective_decay_is_the_measured_shrinkage(name):
 
 @pytest.mark.parametrize(
     'f',
-    [
-        partial(Adam, decouple_wd=False),
-        partial(RMSProp, decouple_wd=False),
-        torch_opt(torch.optim.Adam),
-        torch_opt(torch.optim.RMSprop),
-        torch_opt(torch.optim.Adagrad),
-    ],
+    [partial(Adam, decouple_wd=False), partial(RMSProp, decouple_wd=False), torch_opt(torch.optim.Adam),
+     torch_opt(torch.optim.RMSprop), torch_opt(torch.optim.Adagrad)],
 )
 def test_l2_in_adaptive_optimizers_has_no_fixed_share(f):
     shares = []
@@ -91,13 +86,8 @@ def test_decay_over_a_cycle_is_the_measured_shrinkage(decouple):
     "A whole fit in which only decay moves the weight"
     model = nn.Linear(4, 1)
     dls = fit_dls(torch.zeros(408, 4), torch.zeros(408, 1))
-    learn = Learner(
-        dls,
-        model,
-        loss_func=lambda p, y: (p * 0).mean(),
-        opt_func=partial(SGD, mom=0.9, decouple_wd=decouple),
-        wd_bn_bias=True,
-    )
+    learn = Learner(dls, model, loss_func=lambda p, y: (p * 0).mean(),
+                    opt_func=partial(SGD, mom=.9, decouple_wd=decouple), wd_bn_bias=True)
     was,wd = model.weight.detach().clone(),.005
     left = _left(learn.opt_func(learn.splitter(model), lr=.1), wd, *_run_rates(learn, .1, 4))
     learn.fit_superconv(4, .1, wd=wd)
@@ -150,12 +140,12 @@ def vision(**kwargs):
     augmented = DataLoader(ds, bs=8, after_batch=Pipeline([Flip(p=.25), Brightness(p=.6)]))
     dls = DataLoaders(augmented, DataLoader(ds, bs=8), device='cpu')
     return Learner(
-        dls, Vision(), loss_func=LabelSmoothingCrossEntropyFlat(eps=0.15), opt_func=partial(SGD, mom=0.9), **kwargs
+        dls, Vision(), loss_func=LabelSmoothingCrossEntropyFlat(eps=.15), opt_func=partial(SGD, mom=.9), **kwargs
     )
 
 def test_audit_of_a_vision_learner():
     learn = vision(
-        cbs=[MixUp(0.3), GradientClip(2.0), EarlyStoppingCallback(patience=4), GradientAccumulation(20)], wd=0.01
+        cbs=[MixUp(.3), GradientClip(2.), EarlyStoppingCallback(patience=4), GradientAccumulation(20)], wd=.01
     )
     drops = rows(learn, 'dropout')
     assert dict(zip(drops['where'], drops.value)) == pytest.approx({
@@ -167,10 +157,8 @@ def test_audit_of_a_vision_learner():
     assert value(learn, 'grad_clip').value == 2 and value(learn, 'early_stopping').value == 4
     assert tuple(value(learn, 'batch_size')[['value','effective']]) == (8, 24) # 20 items fill up to three batches
     aug = rows(learn, 'augmentation')
-    assert dict(zip(aug['where'], aug.value)) == {
-        'batch_tfms: Flip flip_mat': 0.25,
-        'batch_tfms: Brightness BrightnessLogit': 0.6,
-    }
+    assert dict(zip(aug['where'], aug.value)) == {'batch_tfms: Flip flip_mat': .25,
+                                                  'batch_tfms: Brightness BrightnessLogit': .6}
     norm = rows(learn, 'norm')
     assert dict(zip(norm['where'], norm.value)) == {'BatchNorm2d, momentum 0.1':1, 'LayerNorm':1}
     wd = value(learn, 'wd')
@@ -189,7 +177,7 @@ def test_audit_at_the_peak_of_the_cycle():
 def test_audit_of_awd_lstm_and_tabular():
     x,y = torch.randint(0, 10, (24, 5)),torch.rand(24, 1)
     text = Learner(
-        fit_dls(x, y), AWD_LSTM(10, 4, 4, 2, hidden_p=0.1, input_p=0.2, embed_p=0.3, weight_p=0.4), loss_func=noop
+        fit_dls(x, y), AWD_LSTM(10, 4, 4, 2, hidden_p=.1, input_p=.2, embed_p=.3, weight_p=.4), loss_func=noop
     )
     assert dict(zip(*rows(text, 'dropout')[['where','value']].values.T)) == {
         'encoder_dp.embed_p (EmbeddingDropout)':.3, 'input_dp.p (RNNDropout)':.2, 'rnns.0.weight_p (WeightDropout)':.4,
@@ -245,8 +233,8 @@ def test_audit_of_aug_transforms_and_torchvision():
     learn.dls = DataLoaders(DataLoader(Images(), bs=4), DataLoader(Images(), bs=4))
     found = dict(zip(*rows(learn, 'augmentation')[['where','value']].values.T))
     assert (
-        found['dataset.transform: RandomHorizontalFlip'] == 0.3
-        and found['dataset.transform: RandomErasing'] == 0.2
+        found['dataset.transform: RandomHorizontalFlip'] == .3
+        and found['dataset.transform: RandomErasing'] == .2
         and len(found) == 3
     )
 
@@ -265,28 +253,20 @@ def test_containers_of_transforms_and_wrapped_datasets():
     from torch.utils.data import ConcatDataset, Subset, random_split
     class Images(torch.utils.data.Dataset):
         transform = T.Compose(
-            [
-                T.RandomApply([T.Grayscale(), T.RandomHorizontalFlip(0.2)], p=0.3),
-                T.RandomChoice([T.Grayscale(), T.CenterCrop(3)]),
-                T.ToTensor(),
-            ]
+            [T.RandomApply([T.Grayscale(), T.RandomHorizontalFlip(.2)], p=.3),
+             T.RandomChoice([T.Grayscale(), T.CenterCrop(3)]), T.ToTensor()]
         )
         def __len__(self): return 8
         def __getitem__(self, i): return torch.zeros(4),torch.zeros(1)
     learn = make_learner()
-    for ds in (
-        Images(),
-        Subset(Images(), range(8)),
-        random_split(Images(), [6, 2])[0],
-        ConcatDataset([Images(), Images()]),
-        Subset(ConcatDataset([Images()]), range(4)),
-    ):
+    for ds in (Images(), Subset(Images(), range(8)), random_split(Images(), [6, 2])[0],
+               ConcatDataset([Images(), Images()]), Subset(ConcatDataset([Images()]), range(4))):
         learn.dls = DataLoaders(DataLoader(ds, bs=4), DataLoader(ds, bs=4))
         df = rows(learn, 'augmentation')
         found = dict(zip(df['where'], df.value))
         assert (
-            found['dataset.transform: RandomApply(Grayscale, RandomHorizontalFlip)'] == 0.3
-            and found['dataset.transform: RandomHorizontalFlip'] == 0.2
+            found['dataset.transform: RandomApply(Grayscale, RandomHorizontalFlip)'] == .3
+            and found['dataset.transform: RandomHorizontalFlip'] == .2
         )
         assert (
             math.isnan(found['dataset.transform: RandomChoice(Grayscale, CenterCrop)'])
@@ -322,12 +302,8 @@ def test_a_small_number_in_a_loss_is_no_smoothing(loss):
 
 @pytest.mark.parametrize(
     'loss,want',
-    [
-        (nn.CrossEntropyLoss(label_smoothing=0.2), 0.2),
-        (CrossEntropyLossFlat(label_smoothing=0.1), 0.1),
-        (FocalLossFlat(gamma=1.5), 1.5),
-        (partial(F.cross_entropy, label_smoothing=0.3), 0.3),
-    ],
+    [(nn.CrossEntropyLoss(label_smoothing=.2), .2), (CrossEntropyLossFlat(label_smoothing=.1), .1),
+     (FocalLossFlat(gamma=1.5), 1.5), (partial(F.cross_entropy, label_smoothing=.3), .3)],
 )
 def test_audit_of_losses(loss, want):
     learn = make_learner()
@@ -363,7 +339,7 @@ def test_audit_is_readable():
 
 def test_advice_converts_the_papers_decays():
     decoupled, l2 = (
-        value(make_learner(opt_func=partial(SGD, mom=0.95, decouple_wd=d)), 'wd', lr_max=3.0) for d in (True, False)
+        value(make_learner(opt_func=partial(SGD, mom=.95, decouple_wd=d)), 'wd', lr_max=3.) for d in (True, False)
     )
     def numbers(advice): return [float(v) for v in re.match(r'try (\S+) to (\S+), and 0', advice).groups()]
     (high,low),(high_d,low_d) = numbers(l2.advice),numbers(decoupled.advice)
@@ -371,8 +347,8 @@ def test_advice_converts_the_papers_decays():
     lr,m = one_cycle(1000, 1.).values(),momentum_cycle(1000).values()
     factor = (lr/(1-m)).sum()/lr.sum()
     assert (
-        low_d / low == pytest.approx(factor, rel=0.02)
-        and high_d / high == pytest.approx(factor, rel=0.02)
+        low_d / low == pytest.approx(factor, rel=.02)
+        and high_d / high == pytest.approx(factor, rel=.02)
         and 9 < factor < 10
     )
     assert '1708.07120' in decoupled.source and '1803.09820' in decoupled.source
@@ -384,8 +360,8 @@ def test_advice_is_for_what_the_lr_comes_to_with_momentum():
     same = advice(3., .9, decouple_wd=False)
     assert (
         same.startswith('try 0.0001 to 1e-06, and 0')
-        and advice(30.0, 0.0).startswith('try 0.0001 to 1e-06, and 0')
-        and 'times' not in advice(30.0, 0.0)
+        and advice(30., 0.).startswith('try 0.0001 to 1e-06, and 0')
+        and 'times' not in advice(30., 0.)
     )
     assert '1e-05 as L2, times 10' in advice(1., .9) or 'times 10' in advice(3., .9)
     assert 'Rule of thumb' in advice(300., 0.) and 'Rule of thumb' in advice(30., .9)
@@ -394,21 +370,8 @@ def test_advice_is_for_what_the_lr_comes_to_with_momentum():
 def test_every_kind_has_advice_and_numbers_have_sources():
     learn = vision(cbs=[MixUp(.3), GradientClip(2.), EarlyStoppingCallback(), RNNRegularizer(1.)])
     df = pd.concat([learn.regularizers(lr_max=1.), vision(cbs=CutMix()).regularizers(lr_max=1.)])
-    assert {
-        'lr',
-        'wd',
-        'batch_size',
-        'noise_scale',
-        'dropout',
-        'augmentation',
-        'norm',
-        'label_smoothing',
-        'mixup',
-        'cutmix',
-        'grad_clip',
-        'early_stopping',
-        'activation',
-    } == set(df.kind)
+    assert {'lr', 'wd', 'batch_size', 'noise_scale', 'dropout', 'augmentation', 'norm', 'label_smoothing', 'mixup',
+            'cutmix', 'grad_clip', 'early_stopping', 'activation'} == set(df.kind)
     assert (df.advice != '').all()
     for r in df.itertuples():
         if r.source == '': assert any(s in r.advice for s in ('Rule of thumb', 'not visible', 'changed in the code'))
@@ -435,7 +398,7 @@ def test_reduced_regularization_and_back():
     assert learn.wd == .1 and ps(learn) == was and learn.opt is None
 
 @pytest.mark.parametrize(
-    'opt_func', [partial(SGD, mom=0.9, wd=0.3), torch_opt(torch.optim.SGD, momentum=0.9, weight_decay=0.3)]
+    'opt_func', [partial(SGD, mom=.9, wd=.3), torch_opt(torch.optim.SGD, momentum=.9, weight_decay=.3)]
 )
 @pytest.mark.parametrize('made', [True, False])
 def test_reduced_regularization_whatever_happens(opt_func, made):
@@ -456,7 +419,7 @@ def test_reduced_decay_is_what_trains():
     assert all(torch.equal(p, q) for p,q in zip(a.model.parameters(), b.model.parameters()))
 
 @pytest.mark.parametrize(
-    'wd', [np.float32(0.5), torch.tensor(0.5), np.array([0.5, 0.25]), (0.5, 0.25), L(0.5, 0.25), slice(0.25, 0.5)]
+    'wd', [np.float32(.5), torch.tensor(.5), np.array([.5, .25]), (.5, .25), L(.5, .25), slice(.25, .5)]
 )
 @pytest.mark.parametrize('made', [True, False])
 def test_reduced_decay_takes_any_number(wd, made):
@@ -468,7 +431,7 @@ def test_reduced_decay_takes_any_number(wd, made):
         assert (
             got == [float(v) for v in wd]
             if isinstance(wd, (np.ndarray, tuple, L))
-            else got == [0.25, 0.5] if isinstance(wd, slice) else got == [0.5, 0.5]
+            else got == [.25, .5] if isinstance(wd, slice) else got == [.5, .5]
         )
         assert all(isinstance(v, float) for v in got)
     assert learn.wd == .3
@@ -478,10 +441,8 @@ def spared(params, lr=.001, **kwargs):
     ps = [p for g in params for p in (g if isinstance(g, (list,L)) else [g])]
     return OptimWrapper(
         opt=torch.optim.AdamW(
-            [
-                dict(params=[p for p in ps if p.ndim > 1], weight_decay=0.05),
-                dict(params=[p for p in ps if p.ndim <= 1], weight_decay=0.0),
-            ],
+            [dict(params=[p for p in ps if p.ndim > 1], weight_decay=.05),
+             dict(params=[p for p in ps if p.ndim <= 1], weight_decay=0.)],
             lr=lr,
         )
     )
@@ -524,15 +485,8 @@ def test_reductions_nest(module):
 
 @pytest.mark.parametrize(
     'kwargs',
-    [
-        dict(wd=-1),
-        dict(wd='x'),
-        dict(wd=[0.1, 0.1]),
-        dict(wd=math.nan),
-        dict(dropout=3.0),
-        dict(dropout=-1),
-        dict(dropout=True),
-    ],
+    [dict(wd=-1), dict(wd='x'), dict(wd=[.1, .1]), dict(wd=math.nan), dict(dropout=3.), dict(dropout=-1),
+     dict(dropout=True)],
 )
 def test_reduced_regularization_refuses(kwargs):
     learn = vision(wd=.1)

@@ -161,40 +161,13 @@ def test_small_runs(n, policy):
     if n > 1: assert v[-1] == .1/1000
     assert v.tolist()[:3] == {1: [1.], 2: [1.,.0001], 3: [.1,1.,.0001]}.get(n, v.tolist()[:3])
 
-bad = [
-    dict(n_steps=0),
-    dict(n_steps=-3),
-    dict(n_steps=2.5),
-    dict(n_steps='9'),
-    dict(n_steps=None),
-    dict(lr_max=0.0),
-    dict(lr_max=-1),
-    dict(lr_max=math.nan),
-    dict(lr_max=math.inf),
-    dict(lr_max='1'),
-    dict(lr_max=None),
-    dict(lr_max=[]),
-    dict(lr_max=[0.1, 0]),
-    dict(lr_max=slice(0.1)),
-    dict(lr_max=b'1'),
-    dict(lr_max={0.1}),
-    dict(lr_max=np.True_),
-    dict(lr_max=np.ones((2, 2))),
-    dict(div=0.9),
-    dict(div=math.nan),
-    dict(div=None),
-    dict(div_final=0.5),
-    dict(div_final='x'),
-    dict(tail_pct=1),
-    dict(tail_pct=-0.01),
-    dict(tail_pct=math.nan),
-    dict(stepsize=0),
-    dict(stepsize=51),
-    dict(stepsize=2.5),
-    dict(policy='linear'),
-    dict(policy=None),
-    dict(policy=3),
-]
+bad = [dict(n_steps=0), dict(n_steps=-3), dict(n_steps=2.5), dict(n_steps='9'), dict(n_steps=None), dict(lr_max=0.),
+       dict(lr_max=-1), dict(lr_max=math.nan), dict(lr_max=math.inf), dict(lr_max='1'), dict(lr_max=None),
+       dict(lr_max=[]), dict(lr_max=[.1, 0]), dict(lr_max=slice(.1)), dict(lr_max=b'1'), dict(lr_max={.1}),
+       dict(lr_max=np.True_), dict(lr_max=np.ones((2, 2))), dict(div=.9), dict(div=math.nan), dict(div=None),
+       dict(div_final=.5), dict(div_final='x'), dict(tail_pct=1), dict(tail_pct=-.01), dict(tail_pct=math.nan),
+       dict(stepsize=0), dict(stepsize=51), dict(stepsize=2.5), dict(policy='linear'), dict(policy=None),
+       dict(policy=3)]
 @pytest.mark.parametrize('kw', bad, ids=repr)
 def test_bad_input_is_named(kw):
     (name,value), = kw.items()

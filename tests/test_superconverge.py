@@ -30,7 +30,7 @@ class Net(nn.Module):
     def __init__(self, bn=True):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32) if bn else nn.Identity(), nn.ReLU(), nn.Dropout(0.1)
+            nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32) if bn else nn.Identity(), nn.ReLU(), nn.Dropout(.1)
         )
         self.head = nn.Linear(32, 10)
     def forward(self, x): return self.head(self.body(x))
@@ -67,11 +67,8 @@ def in_search(learn): return not any(isinstance(cb, DivergenceWatch) for cb in l
 
 # ---- the run ----
 
-@pytest.mark.parametrize(
-    'opt',
-    [Adam, sgd, SGD, partial(OptimWrapper, opt=torch.optim.AdamW)],
-    ids=['Adam', 'SGD, momentum', 'SGD', 'torch AdamW'],
-)
+@pytest.mark.parametrize('opt', [Adam, sgd, SGD, partial(OptimWrapper, opt=torch.optim.AdamW)],
+                         ids=['Adam', 'SGD, momentum', 'SGD', 'torch AdamW'])
 def test_the_run_is_that_of_fit_superconv_to_the_bit(opt):
     a,b = learner(opt=opt),learner(opt=opt)
     report = seeded(a).superconverge(4)
@@ -86,12 +83,8 @@ def test_the_run_is_that_of_fit_superconv_to_the_bit(opt):
 
 @pytest.mark.parametrize(
     'kwargs',
-    [
-        dict(div=5.0, div_final=10.0, tail_pct=0.3),
-        dict(policy='cosine', wd=0.1),
-        dict(stepsize=12, moms=(0.9, 0.8, 0.9)),
-        dict(policy='authors'),
-    ],
+    [dict(div=5., div_final=10., tail_pct=.3), dict(policy='cosine', wd=.1),
+     dict(stepsize=12, moms=(.9, .8, .9)), dict(policy='authors')],
     ids=str,
 )
 def test_arguments_reach_the_run_and_the_search(kwargs):
@@ -186,13 +179,10 @@ def test_without_augmentation():
     class Doubles(RandTransform): # of the training set alone
         split_idx = 0
         def encodes(self, o:TensorImageBase): return o*2
-    ds = Datasets(
-        range(300),
-        [[lambda i: TensorImageBase(x[i])], [lambda i: int(y[i]), Categorize()]],
-        splits=[range(250), range(250, 300)],
-    )
+    ds = Datasets(range(300), [[lambda i: TensorImageBase(x[i])], [lambda i: int(y[i]), Categorize()]],
+                  splits=[range(250), range(250, 300)])
     learn = Learner(
-        ds.dataloaders(bs=25, after_item=Doubles(p=1.0), device='cpu', num_workers=0), Net(), CrossEntropyLossFlat()
+        ds.dataloaders(bs=25, after_item=Doubles(p=1.), device='cpu', num_workers=0), Net(), CrossEntropyLossFlat()
     )
     part,scored = SearchData(learn).loaders(3).loaders
     assert all(o.numpy().tobytes() in originals for xs, _ in scored for o in xs) and not any(
@@ -282,11 +272,8 @@ def test_callbacks_that_watch_are_not_in_the_search(tmp_path):
         and report.search_steps > 50
     )
 
-@pytest.mark.parametrize(
-    'make',
-    [lambda: MixUp(), lambda: GradientAccumulation(64), lambda: GradientClip(0.1)],
-    ids=['MixUp', 'accumulation', 'clipping'],
-)
+@pytest.mark.parametrize('make', [lambda: MixUp(), lambda: GradientAccumulation(64), lambda: GradientClip(.1)],
+                         ids=['MixUp', 'accumulation', 'clipping'])
 def test_callbacks_that_change_training_are(make):
     plain,learn,b = learner(),learner(),learner()
     one,two = seeded(plain).superconverge(2, search=100),seeded(learn).superconverge(2, search=100, cbs=make())
@@ -339,7 +326,7 @@ def test_freeze_epochs_does_what_fine_tune_does():
     assert (
         seen == [(1, False), (2, True)]
         and isinstance(head.lr_max, float)
-        and all_.lr_max[0] / all_.lr_max[1] == pytest.approx(0.01)
+        and all_.lr_max[0] / all_.lr_max[1] == pytest.approx(.01)
     )
     assert set(report.table().phase)=={'head','all'} and report.n_steps==30 and 'head' in repr(report)
     other = learner(splitter=body_and_head)
@@ -462,11 +449,8 @@ class Explode(Callback):
                 self.model.body[1].bias.fill_(-1e3) # no unit of the hidden layer gets a gradient any more
             else: [p.mul_(self.how) for p in self.model.parameters()]
 
-@pytest.mark.parametrize(
-    'at,how',
-    [(25, 50.0), (25, math.nan), (70, math.nan), (3, math.inf)],
-    ids=['grows in the rise', 'NaN in the rise', 'NaN after the peak', 'infinite at once'],
-)
+@pytest.mark.parametrize('at,how', [(25, 50.), (25, math.nan), (70, math.nan), (3, math.inf)],
+                         ids=['grows in the rise', 'NaN in the rise', 'NaN after the peak', 'infinite at once'])
 def test_a_run_that_diverges_begins_again_with_half_the_lr(at, how, tmp_path):
     a,b = learner(bn=False, path=tmp_path),learner(bn=False)
     lr = .02
@@ -474,13 +458,13 @@ def test_a_run_that_diverges_begins_again_with_half_the_lr(at, how, tmp_path):
     csv = CSVLogger(append=True)
     (tmp_path/'history.csv').write_text('before\n')
     report = seeded(a).superconverge(
-        10, lr_max=lr, cbs=[Explode(at, how, 0.9 * top), csv, SaveModelCallback(fname='best')]
+        10, lr_max=lr, cbs=[Explode(at, how, .9 * top), csv, SaveModelCallback(fname='best')]
     )
     assert (
         report.lr_max == lr / 2
         and len(report.restarts) == 1
         and 'was taken back' in repr(report)
-        and report.metrics['accuracy'] > 0.5
+        and report.metrics['accuracy'] > .5
     )
     seeded(b).fit_superconv(10, lr/2)
     assert a.recorder.lrs==b.recorder.lrs
@@ -509,23 +493,20 @@ def test_the_restarted_run_is_that_of_half_the_lr():
 
 def test_callbacks_that_end_a_diverged_run_do_not_hide_it():
     report = seeded(learner(bn=False)).superconverge(
-        10, lr_max=0.02, cbs=[Explode(25, math.nan, 0.9 * one_cycle(100, 0.02)(25)), TerminateOnNaNCallback()]
+        10, lr_max=.02, cbs=[Explode(25, math.nan, .9 * one_cycle(100, .02)(25)), TerminateOnNaNCallback()]
     )
     assert report.lr_max==.01 and len(report.restarts)==1
 
 class Amp(MixedPrecision):
     "fastai's mixed precision on a CPU, with a real scaler"
     def before_fit(self):
-        self.autocast, self.learn.scaler, self.scales = (
-            torch.autocast('cpu', dtype=torch.bfloat16),
-            torch.amp.GradScaler('cpu', init_scale=2.0**8),
-            L(),
-        )
+        self.autocast, self.learn.scaler, self.scales = (torch.autocast('cpu', dtype=torch.bfloat16),
+                                                         torch.amp.GradScaler('cpu', init_scale=2.**8), L())
 
 def test_under_a_gradient_scaler():
     "It skips the steps whose gradients are not finite, so the loss stays what it is; and is put back with the rest"
     report = seeded(learner(bn=False)).superconverge(
-        10, lr_max=0.02, cbs=[Amp('bf16'), Explode(25, 1e30, 0.9 * one_cycle(100, 0.02)(25))]
+        10, lr_max=.02, cbs=[Amp('bf16'), Explode(25, 1e30, .9 * one_cycle(100, .02)(25))]
     )
     assert report.lr_max==.01 and len(report.restarts)==1 and report.metrics['accuracy']>.5
 
@@ -553,22 +534,11 @@ def test_large_lrs_are_no_divergence():
 
 @pytest.mark.parametrize(
     'kwargs,match',
-    [
-        (dict(n_epoch=0), 'n_epoch=0'),
-        (dict(search=1), 'search=1 '),
-        (dict(search='all'), "search='all'"),
-        (dict(lr_max=-1), 'lr_max=-1'),
-        (dict(lr_mult=0.1), 'lr_mult=0.1'),
-        (dict(freeze_epochs=-1), 'freeze_epochs=-1'),
-        (dict(freeze_epochs=1), 'no body to freeze'),
-        (dict(search_valid=[1]), 'search_valid='),
-        (dict(cbs=3), 'cbs=3'),
-        (dict(policy='x'), "policy='x'"),
-        (dict(stepsize=1000), 'stepsize=1000'),
-        (dict(wd=-1), 'wd=-1'),
-        (dict(resume='/nowhere/x'), 'resume='),
-        (dict(reset_opt=1), 'reset_opt=1'),
-    ],
+    [(dict(n_epoch=0), 'n_epoch=0'), (dict(search=1), 'search=1 '), (dict(search='all'), "search='all'"),
+     (dict(lr_max=-1), 'lr_max=-1'), (dict(lr_mult=.1), 'lr_mult=0.1'), (dict(freeze_epochs=-1), 'freeze_epochs=-1'),
+     (dict(freeze_epochs=1), 'no body to freeze'), (dict(search_valid=[1]), 'search_valid='), (dict(cbs=3), 'cbs=3'),
+     (dict(policy='x'), "policy='x'"), (dict(stepsize=1000), 'stepsize=1000'), (dict(wd=-1), 'wd=-1'),
+     (dict(resume='/nowhere/x'), 'resume='), (dict(reset_opt=1), 'reset_opt=1')],
     ids=str,
 )
 def test_bad_arguments_are_refused_before_anything_is_touched(kwargs, match):
