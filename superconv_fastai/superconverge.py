@@ -8,7 +8,7 @@ Docs: https://superconv.github.io/superconv_fastai/superconverge.html.md"""
 __all__ = ['Phase', 'SuperconvergeReport', 'diverges', 'DivergenceWatch', 'PhaseRecord', 'Diverged', 'run_watched']
 
 # %% ../nbs/superconverge.ipynb #b24180e2
-import math, os, time
+import math, os, time, warnings
 from dataclasses import dataclass, field, asdict
 from torch.utils.data import DataLoader as TorchDataLoader
 from fastai.basics import *
@@ -47,6 +47,10 @@ class Phase:
             res.append(f"The run at LR {lr} was taken back: {r['why']}. It began again with half the LR")
         bad = [k for k,v in self.metrics.items() if v is None]
         if bad: res.append(f"{' and '.join(bad)}: no finite number after the run")
+        loss,untrained = self.metrics.get('valid_loss'),self.found['untrained']
+        if loss is not None and untrained is not None and loss>max(untrained, 1.1*untrained):
+            res.append(f'After the run the validation loss is {loss:.4g}; before it the loss on the items that were '
+                       f'set aside was {untrained:.4g}. Try a smaller `lr_max`, or give the search more steps')
         return res
 
 def _number(lr): return f'{lr:.3g}' if isinstance(lr, float) else '[' + ', '.join(f'{v:.3g}' for v in lr) + ']'
@@ -54,7 +58,6 @@ def _number(lr): return f'{lr:.3g}' if isinstance(lr, float) else '[' + ', '.joi
 # %% ../nbs/superconverge.ipynb #b45c9e17
 class SuperconvergeReport(Report):
     "What `learn.superconverge` did: the LRs that were tried, why the choice, what it cost, how the run ended"
-    _shows_table = True
     def __init__(self, phases): self.phases = list(phases)
 
     @property
@@ -89,6 +92,8 @@ class SuperconvergeReport(Report):
         df = pd.DataFrame(rows, columns=['phase','lr','valid_loss','steps','chosen'])
         return df if len(self.phases)>1 else df.drop(columns='phase')
 
+    @property
+    def _shows_table(self): return any(p.found['trials'] for p in self.phases)
     def _head(self):
         end = ', '.join(f'{k} {v:.4g}' for k,v in self.metrics.items() if isinstance(v, float))
         lrs = ', then '.join(_number(p.lr_max) for p in self.phases)
@@ -97,7 +102,8 @@ class SuperconvergeReport(Report):
     def _text(self):
         for p in self.phases:
             name = '' if len(self.phases)==1 else f'{p.name}: '
-            yield f"{name}{p.found['reason']}."
+            text = name + p.found['reason']
+            yield f'{text[0].upper()}{text[1:]}.'
         share = self.search_steps/self.n_steps
         if self.search_steps:
             yield (f'The search cost {self.search_steps:.0f} step equivalents, {100*share:.0f} % of the run, '
@@ -255,7 +261,8 @@ def run_watched(
     learn:Learner,
     phase:Phase, # Its LR is what is tried first; restarts are noted in it
     fit, # Called as `fit(lr_max, watch, attempt)`
-    gain:float=None # What a short cycle gained
+    gain:float=None, # What a short cycle gained
+    goes_on:bool=False # Is it a run that was interrupted? Its start is not known then
 ):
     "Train, and begin again with half the LR when the run diverges"
     back = save_state(learn)
@@ -271,6 +278,10 @@ def run_watched(
         if not rank_distrib():
             _cut_off(sizes)
             for f in events: f.unlink()
+        if goes_on:
+            raise Diverged(f'the resumed run diverged at LR {_number(phase.lr_max)}: {watch.why}. The file does not '
+                           'hold the start of the run, so it cannot begin again by itself: delete the file and call '
+                           'again, with half that LR. The learner is what it was before the call')
         phase.restarts.append(dict(lr_max=phase.lr_max, why=watch.why))
         phase.lr_max = [v/2 for v in phase.lr_max] if isinstance(phase.lr_max, list) else phase.lr_max/2
     else:
@@ -292,8 +303,22 @@ def _ratios(learn, opt, lr, lr_mult):
 def _budget(search, n_steps):
     "Step equivalents that a search may cost"
     if search is None: return min(max(n_steps/4, 150), 1000)
-    if isinstance(search, str): return choice('search', search, ('probe',))
-    return at_least('search', search, 50, allowed="None, 'probe' or a number >= 50")
+    allowed = "None, 'probe' or a number >= 50"
+    if isinstance(search, str): return search if search=='probe' else refuse('search', search, allowed)
+    return at_least('search', search, 50, allowed=allowed)
+
+def _check_lr_source(lr_max, search, search_valid, lr_mult):
+    "Refuse what is wrong, and what would be ignored"
+    _budget(search, 1)
+    if search_valid is not None:
+        allowed = 'None or a DataLoader whose items have an index'
+        if not isinstance(search_valid, (DataLoader,TorchDataLoader)): refuse('search_valid', search_valid, allowed)
+        if not is_indexed(search_valid) or not n_items(search_valid): refuse('search_valid', search_valid, allowed)
+    if lr_max is None: return
+    for k,v in dict(search=search, search_valid=search_valid).items():
+        if v is not None: refuse(k, v, 'None with `lr_max`: nothing is searched for then')
+    if lr_mult is not None and not isinstance(lr_max, (int,float)):
+        refuse('lr_mult', lr_mult, 'None with an LR for each parameter group')
 
 def _check_trainable(learn, lr_max):
     "Refuse a learner whose LR cannot be found"
@@ -325,7 +350,18 @@ class _Superconverge:
         if [(p.name,p.n_epoch) for p in phases] != self.plan[:len(phases)]:
             found = ', '.join(f'{p.n_epoch} epochs of {p.name!r}' for p in phases)
             bad(f'a checkpoint of this call, and it knows {found}')
+        for p in phases if self.lr_max is not None else []:
+            began = p.restarts[0]['lr_max'] if p.restarts else p.lr_max
+            if began!=self.given(p.name): bad(f'a checkpoint of this call, and its run began at LR {_number(began)}')
         return phases
+
+    def given(self, name):
+        "The given `lr_max` of a phase, a number or one for each parameter group; `lr_mult` spreads it like a found one"
+        n,lr = n_groups(next_optimizer(self.learn, self.cycle['reset_opt'])[0]),self.lr_max
+        if name!='head' and self.lr_mult is not None and n>1 and isinstance(lr, (int,float)):
+            lr = slice(lr/self.lr_mult, lr)
+        lrs = group_lrs(lr, n)
+        return lrs[0] if len(set(lrs))==1 else lrs
 
     def steps(self, n_epoch):
         "Optimizer steps of a run"
@@ -344,9 +380,8 @@ def find(self:_Superconverge, name, n_epoch):
     opt,lr = next_optimizer(learn, self.cycle['reset_opt'])
     n = n_groups(opt)
     if self.lr_max is not None:
-        lrs = group_lrs(self.lr_max, n)
-        given = FoundLR(max(lrs), 'the LR was given')
-        return Phase(name, n_epoch, n_steps, lrs[0] if len(set(lrs))==1 else lrs, asdict(given))
+        lrs = self.given(name)
+        return Phase(name, n_epoch, n_steps, lrs, asdict(FoundLR(np.max(lrs).item(), 'the LR was given')))
     ratios = _ratios(learn, opt, lr, None if name=='head' else self.lr_mult)
     budget,data = _budget(self.search, n_steps),SearchData(learn, self.search_valid)
     total = 150 if budget=='probe' else round(budget)
@@ -355,7 +390,7 @@ def find(self:_Superconverge, name, n_epoch):
             found = search_lr(learn, data, budget, ratios, partial(self.short, n_steps), update)
         else:
             otherwise = max(group_values('learn.lr', lr, n, positive))
-            found = probe_lr(learn, data, ratios, otherwise, update)
+            found = probe_lr(learn, data, ratios, otherwise, update, total, self.cycle['reset_opt'])
             if data.why: found.notes.append(f'{data.why}: the update probe alone decided')
     return Phase(name, n_epoch, n_steps, spread(found.lr, ratios), asdict(found))
 
@@ -372,27 +407,32 @@ def train(self:_Superconverge, phase, goes_on):
             save = None if again else SuperconvCheckpoint(self.resume)
             cbs += L(PhaseRecord(self.phases, save)) + L(save)
         resume = self.resume if again else None
-        learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=resume, **self.cycle)
-    with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain)
+        with warnings.catch_warnings():
+            if self.lr_max is None: warnings.filterwarnings('ignore', 'lr_max=.* is for SGD') # held-out items chose it
+            learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=resume, **self.cycle)
+    with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain, goes_on)
 
 @patch
 def phase(self:_Superconverge, name, n_epoch, known=None):
     "Find and train, or go on with the phase that a file knows"
     learn = self.learn
-    back = save_state(learn) if name=='head' and known is None else noop # freezing clears the optimizer's state
+    back = save_state(learn) if self.freeze_epochs else noop # freezing clears the optimizer's state
     if name=='head': learn.freeze()
     elif self.freeze_epochs: learn.unfreeze()
     try: res = known or self.find(name, n_epoch)
     except BaseException:
         back()
         raise
-    del back
+    if known is None: back = noop # the run has a copy of its own
     self.phases.append(res)
-    self.train(res, known is not None)
+    try: self.train(res, known is not None)
+    except ValueError: # a checkpoint that is refused
+        back()
+        raise
 
 @patch
-def __call__(self:_Superconverge):
-    known = self.resumed()
+def __call__(self:_Superconverge, known):
+    "Search and train, from the phases that are `known`"
     for i,(name,n_epoch) in enumerate(self.plan):
         if i<len(known)-1: self.phases.append(known[i]) # the file is of a later phase
         else: self.phase(name, n_epoch, known[i] if i<len(known) else None)
@@ -419,7 +459,7 @@ def superconverge(self:Learner,
     resume=None, # File for a checkpoint before the first step and after each epoch, and to go on from when it exists
     pct_start:float=None # Share of all optimizer steps before the peak, as in `fit_one_cycle`; legs alike when None
 ) -> SuperconvergeReport: # `.lr_max`, `.metrics`, `.search_steps`, `.table()`, `.plot()`; readable as it is
-    """Find the LR on items set aside from the training set, and train one cycle with it; half of it if that diverges
+    """Find the LR on items set aside from the training set, train one cycle with it; with half the LR if it diverges
 
     Raises: `ValueError` for a bad argument, or when no LR can be found, with the reason; `Diverged` when the run
     diverges at each LR that is tried. The learner is then what it was at the start of that run
@@ -429,14 +469,13 @@ def superconverge(self:Learner,
     flag('reset_opt', reset_opt)
     check_cbs(cbs)
     lr_mult = at_least('lr_mult', lr_mult, 1, none=True)
-    if search_valid is not None and not isinstance(search_valid, (DataLoader,TorchDataLoader)):
-        refuse('search_valid', search_valid, 'None or a DataLoader')
     if freeze_epochs and stepsize is not None:
         refuse('stepsize', stepsize, 'None with `freeze_epochs`: the two runs have different lengths')
     _check_trainable(self, lr_max)
-    _budget(search, 1)
+    _check_lr_source(lr_max, search, search_valid, lr_mult)
     if resume is not None: SuperconvCheckpoint(any_file('resume', resume)) # it tries to write there
     n = n_groups(next_optimizer(self, reset_opt)[0])
+    if lr_mult is not None and n<2: refuse('lr_mult', lr_mult, 'None: the learner has one parameter group')
     if freeze_epochs and n<2:
         refuse('freeze_epochs', freeze_epochs, '0: with one parameter group there is no body to freeze')
     if lr_max is not None: group_lrs(lr_max, n)
@@ -446,7 +485,8 @@ def superconverge(self:Learner,
                  pct_start=pct_start, reset_opt=reset_opt)
     call = _Superconverge(self, n_epoch, lr_max, search, search_valid, lr_mult, freeze_epochs, cycle, cbs, resume)
     call.steps(n_epoch)
+    known = call.resumed()
     if freeze_epochs and reset_opt:
         self.create_opt()
         cycle['reset_opt'] = False
-    return call()
+    return call(known)

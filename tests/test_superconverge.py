@@ -10,6 +10,7 @@ from torch.utils.data import TensorDataset
 from fastai.basics import *
 from fastai.callback.all import *
 from fastai.callback.fp16 import MixedPrecision
+from fastai.data.core import Datasets
 from fastai.vision.augment import RandTransform
 from fastai.vision.core import TensorImageBase
 
@@ -20,6 +21,7 @@ from superconv_fastai.data import tensor_dls
 from superconv_fastai.loaders import held_out_batches
 from superconv_fastai.lr_search import *
 from superconv_fastai.superconverge import *
+import superconv_fastai.superconverge as superconverge_module
 from fingerprints import same
 from matrix import everything
 
@@ -619,3 +621,98 @@ def test_a_loader_that_takes_slices_gives_the_items_that_are_asked_for():
     assert not {*items(short.train)} & {*data.held} and len(items(short.train))==320
     held_out = held_out_batches(valid, 50)
     assert len(set(items(held_out)))==50 and (torch.cat([y-x for x,y in held_out])==1).all()
+
+# ---- what an outside reader found ----
+
+class PowerCut(Callback):
+    "Ends the run of `superconverge` in an epoch, as Ctrl-C does"
+    run_valid = False
+    def __init__(self, epoch): self.at = epoch
+    def before_batch(self):
+        if not in_search(self.learn) and self.epoch==self.at and self.iter==2: raise KeyboardInterrupt
+
+def test_a_resumed_run_that_diverges_says_that_its_start_is_gone(tmp_path):
+    "It does not begin again from whatever weights the new process made"
+    with pytest.raises(KeyboardInterrupt): seeded(learner()).superconverge(4, resume=tmp_path/'run', cbs=PowerCut(1))
+    learn = learner(seed=3)
+    before = weights(learn)
+    with pytest.raises(Diverged, match='delete the file and call again, with half that LR'):
+        seeded(learn).superconverge(4, resume=tmp_path/'run', cbs=Explode(25, math.nan))
+    assert alike(before, weights(learn))
+
+def test_lr_mult_spreads_a_given_lr_too():
+    learn = learner(splitter=body_and_head)
+    assert seeded(learn).superconverge(1, lr_max=.01, lr_mult=100).lr_max==[1e-4,.01]
+    head,rest = seeded(learn).superconverge(1, lr_max=.01, freeze_epochs=1).phases
+    assert (head.lr_max,rest.lr_max)==(.01,[1e-4,.01])
+    with pytest.raises(ValueError, match='lr_mult=10.*an LR for each parameter group'):
+        learn.superconverge(1, lr_max=[.1,.2], lr_mult=10)
+    with pytest.raises(ValueError, match='lr_mult=10.*one parameter group'): learner().superconverge(1, lr_mult=10)
+
+def test_a_refused_file_leaves_frozen_layers_and_the_optimizer_as_they_were(tmp_path):
+    seeded(learner(splitter=body_and_head)).superconverge(1, lr_max=.01, freeze_epochs=1, resume=tmp_path/'run')
+    learn = learner(splitter=body_and_head, bs=50)
+    with learn.no_logging(): learn.fit(1)
+    before = everything(learn)
+    with pytest.raises(ValueError, match='resume='):
+        learn.superconverge(1, lr_max=.01, freeze_epochs=1, resume=tmp_path/'run')
+    same(before, everything(learn))
+
+def test_a_resumed_call_refuses_another_lr(tmp_path):
+    seeded(learner()).superconverge(1, lr_max=.01, resume=tmp_path/'run')
+    with pytest.raises(ValueError, match='its run began at LR 0.01'):
+        learner().superconverge(1, lr_max=.5, resume=tmp_path/'run')
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self): return iter([])
+
+def test_what_would_be_ignored_is_refused():
+    learn = learner()
+    def refused(said, **kwargs):
+        with pytest.raises(ValueError, match=said): learn.superconverge(1, **kwargs)
+    refused('search=60.*nothing is searched for', lr_max=.01, search=60)
+    refused('search_valid=.*nothing is searched for', lr_max=.01, search_valid=learn.dls.valid)
+    refused("search='probes'.*'probe' or a number >= 50", search='probes')
+    refused('search_valid=.*have an index', search_valid=torch.utils.data.DataLoader(Stream(), 8))
+    assert learn.opt is None
+
+def test_the_probe_keeps_to_the_budget_and_to_the_new_optimizer():
+    few = seeded(learner(n=150)).superconverge(2, search=60)
+    assert 0<few.search_steps<=60
+    learn,new = learner(),learner(opt=sgd)
+    with learn.no_logging(): learn.fit(1) # an Adam
+    learn.opt_func = sgd
+    new.model.load_state_dict(learn.model.state_dict())
+    for a,b in zip(learn.dls.loaders, new.dls.loaders): b.rng.setstate(a.rng.getstate())
+    found = seeded(learn).superconverge(1, search='probe', reset_opt=True).lr_max
+    assert found==seeded(new).superconverge(1, search='probe').lr_max
+
+def test_the_probe_passes_on_what_is_known_of_its_value():
+    "SGD without momentum and BatchNorm: its value is too low"
+    report = seeded(learner(opt=SGD)).superconverge(1, search='probe')
+    assert 'BatchNorm and SGD without momentum' in ' '.join(report.notes) and 'Empty' not in repr(report)
+
+def test_a_found_lr_is_not_warned_against(monkeypatch):
+    "0.27 is large for Adam, and held-out items chose it; the same LR from the user is warned against"
+    monkeypatch.setattr(superconverge_module, 'search_lr', lambda *args: FoundLR(.27, 'it was the lowest'))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert seeded(learner()).superconverge(1).lr_max==.27
+    with pytest.warns(UserWarning, match='lr_max=0.27 is for SGD'): seeded(learner()).superconverge(1, lr_max=.27)
+
+def test_an_end_above_the_untrained_loss_is_said():
+    found = dict(untrained=.69, trials=[], notes=[], reason='', lr=.3)
+    said = Phase('all', 1, 10, .3, found, metrics=dict(valid_loss=4.6)).notes
+    assert len(said)==1 and 'is 4.6; before it' in said[0]
+    assert not Phase('all', 1, 10, .3, found, metrics=dict(valid_loss=.5)).notes
+
+def test_targets_that_are_no_classes_are_not_read_one_by_one():
+    "Of thousands of masks, one"
+    read = []
+    def mask(i):
+        read.append(i)
+        return torch.zeros(8, 8)
+    dsets = Datasets(list(range(1000)), [[lambda i: torch.zeros(4)], [mask]])
+    dl = TfmdDL(dsets, bs=10, shuffle=True, do_setup=False)
+    read.clear()
+    assert len(choose_items(dl, 1000))==100 and len(read)<=1
