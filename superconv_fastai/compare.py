@@ -40,7 +40,7 @@ def fit_multistep(
     learn:Learner, # A fresh learner
     n_epoch:int, # Epochs
     lr=None, # Initial LR: a number, one for each parameter group, or a `slice`; `learn.lr` when None
-    at=(.5,.75), # Shares of the run after which the LR falls, in [0, 1], in [0, 1]
+    at=(.5,.75), # Shares of the run after which the LR falls, in [0, 1]
     by:float=.1 # What it is multiplied by
 ):
     """A constant LR that falls in steps (the baseline of arXiv 1708.07120)
