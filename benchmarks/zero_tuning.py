@@ -183,7 +183,7 @@ def study(half, log_file):
                 print(f'{cell}: left out, {NEEDS[cell]} is not installed')
                 continue
             begun = time.perf_counter()
-            done = lambda arm: log.runs[cell,arm,seed]
+            def done(arm): return log.runs[cell,arm,seed]
             for name,run in arms(cell, make, n_epoch, seed, n_grid, done, rivals=half=='confirmation'):
                 if (cell,name,seed) not in log.runs: log.add((cell,name,seed), run())
             print(f'{cell}, seed {seed}: {time.perf_counter()-begun:.0f} s', flush=True)

@@ -342,12 +342,13 @@ def search_lr(
     budget:float, # Step equivalents that everything may cost together
     ratios, # LR of each parameter group relative to the largest
     cycle, # Called with the steps of a cycle: keyword arguments of `fit_superconv`
-    update=noop # Called as `update(step equivalents so far, comment)`
+    update=noop, # Called as `update(step equivalents so far, comment)`
+    new_opt:bool=False # Does the run begin with a new optimizer?
 ) -> FoundLR:
     "Find the largest LR of a cycle by short cycles"
     s,start,losses = _Search(learn, data, ratios, cycle, update),time.perf_counter(),{}
     data.limit(budget/30*3*s.items) # scoring, six times, takes a fifth of the budget at most
-    untrained,lr = s.untrained(),usual_lr(next_optimizer(learn, cycle(1).get('reset_opt', False))[0])
+    untrained,lr = s.untrained(),usual_lr(next_optimizer(learn, new_opt)[0])
     n = max(1, int((budget-s.cost)/5 - s.scoring))
     while lr is not None and (not losses or s.cost+n+s.scoring <= budget):
         lr = float(f'{lr:.3g}')
@@ -367,7 +368,7 @@ def probe_lr(
     otherwise:float, # The LR if the probe has no answer
     update=noop, # As in `search_lr`
     budget:float=150, # Step equivalents that it may cost
-    new_opt:bool=False # Probe with a new optimizer?
+    new_opt:bool=False # As in `search_lr`
 ) -> FoundLR:
     "Find it by the update probe alone"
     s,start = _Search(learn, data, ratios, None, update),time.perf_counter()

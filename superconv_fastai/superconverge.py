@@ -377,7 +377,8 @@ class _Superconverge:
 def find(self:_Superconverge, name, n_epoch):
     "The phase with the LR of its run"
     learn,n_steps = self.learn,self.steps(n_epoch)
-    opt,lr = next_optimizer(learn, self.cycle['reset_opt'])
+    new_opt = self.cycle['reset_opt']
+    opt,lr = next_optimizer(learn, new_opt)
     n = n_groups(opt)
     if self.lr_max is not None:
         lrs = self.given(name)
@@ -387,10 +388,10 @@ def find(self:_Superconverge, name, n_epoch):
     total = 150 if budget=='probe' else round(budget)
     with learn.added_cbs(self.cbs), progress(total, hasattr(learn, 'progress')) as update:
         if budget!='probe' and data.scores:
-            found = search_lr(learn, data, budget, ratios, partial(self.short, n_steps), update)
+            found = search_lr(learn, data, budget, ratios, partial(self.short, n_steps), update, new_opt)
         else:
             otherwise = max(group_values('learn.lr', lr, n, positive))
-            found = probe_lr(learn, data, ratios, otherwise, update, total, self.cycle['reset_opt'])
+            found = probe_lr(learn, data, ratios, otherwise, update, total, new_opt)
             if data.why: found.notes.append(f'{data.why}: the update probe alone decided')
     return Phase(name, n_epoch, n_steps, spread(found.lr, ratios), asdict(found))
 

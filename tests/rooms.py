@@ -92,7 +92,7 @@ def exported():
 
 def sources():
     yield from exported()
-    for d in ('tests', 'benchmarks', 'docs', 'examples'):
+    for d in ('tests', 'benchmarks', 'docs', 'examples', 'nbs'):
         for p in sorted((root/d).rglob('*.py')): yield str(p.relative_to(root)), p.read_text()
 
 def joined(s):

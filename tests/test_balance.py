@@ -5,7 +5,7 @@ from hypothesis import given, settings, strategies as st
 from fastai.basics import *
 from fastai.callback.all import *
 from fingerprints import fingerprint, same
-from small_learners import busy_kinds, busy_learner, fit_dls, make_learner, ridge
+from small_learners import OwnStep, busy_kinds, busy_learner, fit_dls, make_learner, ridge
 from superconv_fastai.all import *
 from superconv_fastai.runs import seed_all
 from superconv_fastai.balance import _contenders, _critical, _margin, _race, _run_rates, run_cycle
@@ -579,14 +579,7 @@ def test_the_training_loss_is_that_of_the_batches_that_trained():
     assert run['train_loss'] == pytest.approx(sum(n*l for n,l in kept)/sum(n for n,_ in kept))
 
 def test_a_callback_that_steps_by_itself_counts():
-    class Own(Callback):
-        run_valid = False
-        def after_loss(self):
-            self.learn.loss_grad.backward()
-            self.opt.step()
-            self.opt.zero_grad()
-            raise CancelBatchException()
-    run = run_cycle(ridge(cbs=Own()), .05, 2, None, 0.)
+    run = run_cycle(ridge(cbs=OwnStep()), .05, 2, None, 0.)
     assert run == run_cycle(ridge(), .05, 2, None, 0.) # the same steps
 
 def test_data_that_are_no_numbers_are_no_matter_of_decay():

@@ -78,3 +78,7 @@ def test_home_page_has_its_numbers_from_the_files(monkeypatch):
         assert all(line in readme for line in new.splitlines()[2:])
 
 def test_readme_is_short(): assert len((root/'README.md').read_text().split()) <= 700
+
+def test_home_says_what_was_run_at_the_papers_size():
+    assert {r['recipe'] for r in load('recipes_whole')['runs']}=={'lenet-12'}
+    assert 'one was run at its own size: LeNet on MNIST.' in prose('index')

@@ -122,7 +122,7 @@ def steps_to_reach(comparison, arm, n_epoch, target):
     return first.reindex(sorted(set(runs.seed)), fill_value=math.inf).astype(float)
 
 def log_speedup(comparison, a, b, target):
-    "For each seed the log of how many times fewer steps run `a` needs to `target` than `b`; -inf if it never gets there"
+    "For each seed the log of how many times fewer steps run `a` needs to `target` than `b`; -inf if it never does"
     x,y = (steps_to_reach(comparison, *o, target) for o in (a,b))
     if not np.isfinite(y).all(): raise ValueError(f'{b} does not reach {target} with every seed')
     return np.log(y)-np.log(x)

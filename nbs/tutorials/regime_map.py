@@ -17,7 +17,8 @@ class Regimes:
     def __init__(self, path=results/'regimes.jsonl'):
         keys = 'data images schedule lr wd epochs split seed'.split()
         runs = read_log('study', path)[1]
-        self.runs = pd.DataFrame([dict(zip(keys, k), **{o:r[o] for o in ('accuracy','status','machine')}) for k,r in runs.items()],
+        rows = [dict(zip(keys, k), **{o:r[o] for o in ('accuracy','status','machine')}) for k,r in runs.items()]
+        self.runs = pd.DataFrame(rows,
                                  columns=[*keys,'accuracy','status','machine'])
 
     def tuned_lr(self, data, images, schedule, epochs):
@@ -44,7 +45,7 @@ class Regimes:
         return 100*(a-b).dropna().to_numpy()
 
     def table(self, lengths=(1,3,8)):
-        "The gain in each cell that has a run: the mean over its seeds, over multistep in as many, 3 and 8 times as many epochs"
+        "For each cell the mean gain of its seeds over multistep in as many, 3 and 8 times as many epochs"
         longer = {1:lambda n: n, 3:{8:25, 25:75, 75:200, 200:600}.get, 8:{8:75, 25:200, 75:600}.get}
         rows = []
         cells = self.runs[self.runs.split=='test'][['data','images','epochs']].drop_duplicates()

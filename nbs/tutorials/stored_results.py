@@ -1,7 +1,8 @@
 """Reads the measurements in `benchmarks/results` for the pages that show them.
 
-The scripts in `benchmarks/` write one file for each study: a comparison as a line of text for each run (`benchmarks/stored.py`),
-other studies as plain JSON. Everything that a page says about a study is computed from these files by the functions here.
+The scripts in `benchmarks/` write one file for each study: a comparison as a line of text for each run
+(`benchmarks/stored.py`), other studies as plain JSON. What a page says about a study is computed from these files by
+the functions here.
 """
 import json, math
 from io import StringIO
@@ -10,7 +11,8 @@ import numpy as np, pandas as pd
 from scipy import stats
 from superconv_fastai.compare import Comparison
 
-__all__ = ['results', 'load', 'unpack', 'final', 'interval', 'difference', 'percent', 'points', 'times', 'slope', 'StoredBalance', 'StoredFlatness']
+__all__ = ['results', 'load', 'unpack', 'final', 'interval', 'difference', 'percent', 'points', 'times', 'slope',
+           'StoredBalance', 'StoredFlatness']
 
 results = Path(__file__).resolve().parents[2]/'benchmarks'/'results'
 
@@ -21,7 +23,7 @@ def load(name:str # A file in `benchmarks/results`, without its suffix
 
 # ---- comparisons of schedules ----
 
-def unpack(lines:list # One line of text for each run: arm|epochs|seed|status|steps|train_loss,valid_loss,accuracy of each epoch
+def unpack(lines:list # For each run: arm|epochs|seed|status|steps|train_loss,valid_loss,accuracy of each epoch
     ) -> Comparison: # Without learning rates and times, which these files do not keep
     "The comparison that the lines describe"
     runs = {}
@@ -29,8 +31,8 @@ def unpack(lines:list # One line of text for each run: arm|epochs|seed|status|st
         arm,n,seed,status,steps,curve = line.split('|')
         rows = [[float(v) if v else None for v in o.split(',')] for o in curve.split(';')]
         epochs = [[round(int(steps)*i/len(rows)), *r, None, None] for i,r in enumerate(rows, 1)]
-        runs[arm,int(n),int(seed)] = dict(status=status, metric='accuracy', lower_is_better=False, measured={}, note='', lrs=[0.],
-                                          epochs=epochs)
+        runs[arm,int(n),int(seed)] = dict(status=status, metric='accuracy', lower_is_better=False, measured={}, note='',
+                                          lrs=[0.], epochs=epochs)
     return Comparison(runs)
 
 def final(comparison, arm, n):
@@ -45,8 +47,9 @@ def interval(x):
     return x.mean(), x.mean()-half, x.mean()+half
 
 def difference(comparison, a, b):
-    "Accuracy of run `a` minus that of `b`, paired by seed, in percentage points: mean, low and high. A run is (arm, n_epoch)"
-    return 100*comparison.table(b).set_index(['arm','n_epoch']).loc[a, ['difference','low','high']].to_numpy(dtype=float)
+    "Accuracy of `a` minus that of `b`, paired by seed, in percentage points: mean, low, high. A run is (arm, n_epoch)"
+    table = comparison.table(b).set_index(['arm','n_epoch'])
+    return 100*table.loc[a, ['difference','low','high']].to_numpy(dtype=float)
 
 # ---- numbers as text ----
 
@@ -74,19 +77,21 @@ class StoredBalance:
         study = load('balance')
         runs = pd.read_csv(StringIO('\n'.join([study['columns'], *study['runs']])))
         n_full = runs[runs.split=='test'].groupby(['task','seed']).size()
-        complete = [n_full.get((t,s), 0)==n_full[t].max() for t,s in zip(runs.task, runs.seed)]  # seeds that have all their full runs
+        # seeds that have all their full runs
+        complete = [n_full.get((t,s), 0)==n_full[t].max() for t,s in zip(runs.task, runs.seed)]
         self.runs = runs[complete].assign(error=1-runs.accuracy)
         self.grid,self.tasks = study['grid'],list(dict.fromkeys(runs.task))
 
     def seeds(self, task): return sorted(set(self.runs[self.runs.task==task].seed))
 
     def table(self, task, by, axis='wd', seed=None):
-        "Full runs, mean over the seeds: a row for each LR, a column for each value of `axis`. A diverged run counts as the worst seen"
+        "Full runs, mean of seeds: a row for each LR, a column for each value of `axis`. Diverged counts as the worst"
         r = self.runs
         on_axis = (r.dropout==0) if axis=='wd' else (r.wd==self.grid['wd_of_drops'])
         d = r[(r.task==task) & (r.split=='test') & on_axis]
         if seed is not None: d = d[d.seed==seed]
-        return d.assign(v=d[by].fillna(d[by].max())).pivot_table(index='lr_max', columns=axis, values='v', aggfunc='mean')
+        filled = d.assign(v=d[by].fillna(d[by].max()))
+        return filled.pivot_table(index='lr_max', columns=axis, values='v', aggfunc='mean')
 
     def log_wd(self, best):
         "log10 of weight decays; 0 counts as half a decade below the smallest that was tried"
@@ -100,7 +105,7 @@ class StoredBalance:
 # ---- the flatness study ----
 
 class StoredFlatness:
-    "What was measured on each network: when the training loss of a run first fell to a level, and at the end of the run"
+    "What was measured on each network: when the training loss first fell to a level, and at the end of the run"
     def __init__(self):
         self.study = load('flatness')
         self.runs = self.study['runs']
@@ -121,7 +126,7 @@ class StoredFlatness:
         return next((l for l in levels if all(len(self.measured(task, a, l))>2 for a in self.arms)), levels[0])
 
     def ratios(self, key, when=None):
-        "Ratio of each other arm to the first: mean and interval by (task, arm), `when` or at the common level of the training loss"
+        "Ratio of each other arm to the first: mean and interval by (task, arm), `when` or at the common training loss"
         res = {}
         for t in self.tasks:
             for a in self.others:
@@ -130,6 +135,7 @@ class StoredFlatness:
         return res
 
     def in_the_end(self):
-        "Final test accuracy of each other arm minus that of the first, in percentage points: mean and interval by (task, arm)"
+        "Final test accuracy of each other arm minus that of the first, in points: mean and interval by (task, arm)"
         def accuracy(t, a): return self.measured(t, a, 'end').test_accuracy
-        return {(t,a): 100*np.array(interval(accuracy(t, a)-accuracy(t, self.base))) for t in self.tasks for a in self.others}
+        def gain(t, a): return 100*np.array(interval(accuracy(t, a)-accuracy(t, self.base)))
+        return {(t,a):gain(t, a) for t in self.tasks for a in self.others}
