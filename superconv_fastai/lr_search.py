@@ -21,6 +21,7 @@ from .core import *
 from .curvature_lr import *
 from .fit import *
 from .loaders import *
+from .metrics import *
 from .optim import *
 from .state import *
 from copy import copy # after the star imports, which bring another
@@ -172,8 +173,19 @@ class _ShortCycle(Callback):
     order = Recorder.order+1
     name = 'lr_finder' # by this name fastai's trackers and loggers know to keep still
     def __init__(self):
-        self.batches,self.loss,self.ok = 0,AvgLoss(),True
+        self.batches,self.loss,self.ok,self._norms = 0,AvgLoss(),True,[]
         self.loss.reset()
+
+    def before_validate(self):
+        "After so few steps BatchNorm's running statistics are not yet those of the network"
+        self.model.train()
+        live = [m for m in self.model.modules() if m.training and all(p.requires_grad for p in m.parameters(False))]
+        self.model.eval()
+        self._norms = normalize_by_batch(live)
+
+    def before_batch(self):
+        if not self.learn.training:
+            for m in self._norms: m.training = n_targets(self.yb, self.xb)>1 # one item has no statistics
 
     def after_batch(self):
         if not self.learn.training: return self.loss.accumulate(self.learn)
@@ -251,7 +263,7 @@ def best_lr(
                        'trained already, and the smallest LR that was tried is taken')
     lr = min(lr for lr,loss in losses.items() if loss <= low + tie*(untrained-low))
     end = ', the lowest'
-    if losses[lr]>low: end = f'; a larger LR brought it to {low:.4g}, which is no difference that counts'
+    if losses[lr]>low: end = f'; a larger LR brought it to {low:.4g}, within {tie:.0%} of the fall'
     return lr, f'a short cycle brought the held-out loss from {untrained:.4g} to {losses[lr]:.4g}{end}'
 
 # %% ../nbs/lr_search.ipynb #76f84bb6

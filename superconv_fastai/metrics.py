@@ -1,4 +1,4 @@
-"""What is known about metrics: which one scores, whether it is an error, what number it gives, and over how many items
+"""What scores: which metric, whether less is better, its number, over how many items, and BatchNorm's statistics
 
 Docs: https://superconv.github.io/superconv_fastai/metrics.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://superconv.github.io/superconv_fastai/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['is_error', 'lower_is_better_of', 'warn_of_guess', 'scoring_metric_name', 'scoring_metric', 'as_score', 'as_number',
-           'OrNaN', 'n_targets']
+           'OrNaN', 'n_targets', 'normalize_by_batch']
 
 # %% ../nbs/metrics.ipynb #fa012140
 import math, operator, re
@@ -156,3 +156,13 @@ def n_targets(
         n = first((_n_in(o) for o in tuplify(b)), lambda n: n is not None)
         if n is not None: return n
     return 1
+
+# %% ../nbs/metrics.ipynb #b1a7c0e2
+def normalize_by_batch(
+    modules # Of a network; BatchNorm layers among them are switched, the others are left alone
+) -> list: # These layers
+    "BatchNorm takes its statistics from each batch from now on, and does not add them to its running average"
+    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for m in norms: m.training,m.track_running_stats = True,False
+    return norms
+

@@ -282,7 +282,7 @@ class _HeldOut:
             learn.dl,learn.n_iter = self.dl,len(self.batches)
             try:
                 learn('before_validate')
-                if self.batch_stats: self._use_batch_statistics(live)
+                if self.batch_stats: normalize_by_batch(live)
                 for m in (self.loss, self.metric): m.reset()
                 for i,b in enumerate(self.batches): learn.one_batch(i, b)
             except CancelValidException: raise _NoAnswer(_cancels_validation) from None
@@ -292,10 +292,6 @@ class _HeldOut:
             if self.first: self.constant = self._constant(learn)
         self.first,self.targets = False,[]
         return score,loss
-
-    def _use_batch_statistics(self, live):
-        for m in live:
-            if isinstance(m, nn.modules.batchnorm._BatchNorm): m.training,m.track_running_stats = True,False
 
     def _number(self, v):
         try: return float(v)

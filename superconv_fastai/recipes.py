@@ -20,6 +20,7 @@ from .cycle import StepScheduler
 from .data import *
 from .models import *
 from .fit import *
+from .metrics import *
 from .range_test import *
 from .runs import seed_all
 from .schedule import *
@@ -370,8 +371,7 @@ class BatchStatistics(Callback):
     "Evaluate with the statistics of the held-out batches, without touching the running ones"
     run_after = TrainEvalCallback
     def before_validate(self):
-        self.norms = [m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        for m in self.norms: m.training,m.track_running_stats = True,False
+        self.norms = normalize_by_batch(self.model.modules())
     def after_validate(self):
         for m in self.norms: m.training,m.track_running_stats = False,True
     after_cancel_validate = after_validate

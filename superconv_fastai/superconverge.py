@@ -293,13 +293,6 @@ def run_watched(
         phase.metrics = {k:as_number(v) for k,v in zip(rec.metric_names[1:], rec.values[-1])}
 
 # %% ../nbs/superconverge.ipynb #9c053e01
-def _ratios(learn, opt, lr, lr_mult):
-    "LR of each parameter group relative to the largest"
-    n = n_groups(opt)
-    if lr_mult is not None: lr = slice(1/lr_mult, 1.) if n>1 else 1.
-    lrs = group_values('learn.lr', lr, n, positive)
-    return [v/max(lrs) for v in lrs]
-
 def _budget(search, n_steps):
     "Step equivalents that a search may cost"
     if search is None: return min(max(n_steps/4, 150), 1000)
@@ -356,12 +349,16 @@ class _Superconverge:
         return phases
 
     def given(self, name):
-        "The given `lr_max` of a phase, a number or one for each parameter group; `lr_mult` spreads it like a found one"
-        n,lr = n_groups(next_optimizer(self.learn, self.cycle['reset_opt'])[0]),self.lr_max
-        if name!='head' and self.lr_mult is not None and n>1 and isinstance(lr, (int,float)):
-            lr = slice(lr/self.lr_mult, lr)
-        lrs = group_lrs(lr, n)
+        "The given `lr_max` of a phase, a number or one for each parameter group; a number is spread like a found one"
+        n = n_groups(next_optimizer(self.learn, self.cycle['reset_opt'])[0])
+        lrs = group_lrs(self.over_groups(name, self.lr_max, n), n)
         return lrs[0] if len(set(lrs))==1 else lrs
+
+    def over_groups(self, name, lr, n):
+        "A number as an LR of `n` groups, as `fine_tune` does: a tenth for the BatchNorm of a frozen body, or `lr_mult`"
+        if n<2 or not isinstance(lr, (int,float)): return lr
+        if name=='head': return slice(lr)
+        return lr if self.lr_mult is None else slice(lr/self.lr_mult, lr)
 
     def steps(self, n_epoch):
         "Optimizer steps of a run"
@@ -383,7 +380,9 @@ def find(self:_Superconverge, name, n_epoch):
     if self.lr_max is not None:
         lrs = self.given(name)
         return Phase(name, n_epoch, n_steps, lrs, asdict(FoundLR(np.max(lrs).item(), 'the LR was given')))
-    ratios = _ratios(learn, opt, lr, None if name=='head' else self.lr_mult)
+    like = lr if self.lr_mult is None or name=='head' else 1.
+    lrs = group_values('learn.lr', self.over_groups(name, like, n), n, positive)
+    ratios = [v/max(lrs) for v in lrs]
     budget,data = _budget(self.search, n_steps),SearchData(learn, self.search_valid)
     total = 150 if budget=='probe' else round(budget)
     with learn.added_cbs(self.cbs), progress(total, hasattr(learn, 'progress')) as update:

@@ -327,7 +327,7 @@ def test_freeze_epochs_does_what_fine_tune_does():
     head,all_ = report.phases
     assert (
         seen == [(1, False), (2, True)]
-        and isinstance(head.lr_max, float)
+        and head.lr_max[0] / head.lr_max[1] == pytest.approx(.1) # the frozen body's BatchNorm trains
         and all_.lr_max[0] / all_.lr_max[1] == pytest.approx(.01)
     )
     assert set(report.table().phase)=={'head','all'} and report.n_steps==30 and 'head' in repr(report)
@@ -644,7 +644,7 @@ def test_lr_mult_spreads_a_given_lr_too():
     learn = learner(splitter=body_and_head)
     assert seeded(learn).superconverge(1, lr_max=.01, lr_mult=100).lr_max==[1e-4,.01]
     head,rest = seeded(learn).superconverge(1, lr_max=.01, freeze_epochs=1).phases
-    assert (head.lr_max,rest.lr_max)==(.01,[1e-4,.01])
+    assert (head.lr_max,rest.lr_max)==([.001,.01],[1e-4,.01])
     with pytest.raises(ValueError, match='lr_mult=10.*an LR for each parameter group'):
         learn.superconverge(1, lr_max=[.1,.2], lr_mult=10)
     with pytest.raises(ValueError, match='lr_mult=10.*one parameter group'): learner().superconverge(1, lr_mult=10)
@@ -716,3 +716,31 @@ def test_targets_that_are_no_classes_are_not_read_one_by_one():
     dl = TfmdDL(dsets, bs=10, shuffle=True, do_setup=False)
     read.clear()
     assert len(choose_items(dl, 1000))==100 and len(read)<=1
+
+# ---- BatchNorm in the search ----
+
+def test_the_search_normalizes_by_the_batch():
+    "The running average, which lags behind the weights after few steps, decides nothing"
+    def found(momentum):
+        learn = learner(1000)
+        norm = learn.model.body[2]
+        norm.momentum = momentum
+        report = seeded(learn).superconverge(1, search=60)
+        assert norm.track_running_stats and not torch.equal(norm.running_mean, torch.zeros(32)) # the run's
+        return report.table().to_dict('list')
+    assert found(.1)==found(.0001)
+
+def test_the_running_average_decides_where_batchnorm_is_frozen():
+    def untrained(mean):
+        learn = learner(1000)
+        norm = learn.model.body[2].requires_grad_(False)
+        norm.running_mean.fill_(mean)
+        return search_lr(learn, SearchData(learn), 50, [1.], lambda n: {}).untrained
+    assert untrained(0.)!=untrained(9.)
+
+def test_a_batch_of_one_item_has_no_statistics():
+    learn = learner(1000)
+    one_by_one = SearchData(learn, learn.dls.valid.new(bs=1))
+    one_by_one.limit(20)
+    found = search_lr(learn, one_by_one, 50, [1.], lambda n: {})
+    assert found.untrained > min(t['loss'] for t in found.trials)
