@@ -394,6 +394,7 @@ def find(self:_Superconverge, name, n_epoch):
             if data.why: found.notes.append(f'{data.why}: the update probe alone decided')
     return Phase(name, n_epoch, n_steps, spread(found.lr, ratios), asdict(found))
 
+# %% ../nbs/superconverge.ipynb #a7e9a2ca
 @patch
 def train(self:_Superconverge, phase, goes_on):
     "The run of a phase"
