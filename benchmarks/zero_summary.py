@@ -5,7 +5,7 @@ Regret: the score of the oracle minus that of an arm. The oracle for a seed is t
 Points of accuracy; where a cell has none, percent of (untrained loss - oracle's loss). Intervals: 95 %, by a bootstrap
 over data sets, then cells, then seeds.
 """
-import math
+import math, sys
 import numpy as np, pandas as pd
 from scipy.optimize import isotonic_regression
 from superconv_fastai.runs import read_log
@@ -14,8 +14,10 @@ from lr_free import ARMS as LR_FREE
 from zero_cells import data_set, is_sgd, usual
 
 def runs_of(half, complete=True):
-    "Head of the log and the runs of the cells and seeds that are complete"
-    head,runs,_ = read_log('zero tuning', results/f'zero_tuning_{half}.jsonl')
+    "Head of the first log and the runs, of all logs, of the cells and seeds that are complete"
+    logs = [read_log('zero tuning', f) for f in sorted(results.glob(f'zero_tuning_{half}*.jsonl'))]
+    head,runs = logs[0][0],{k:r for _,log,_ in logs for k,r in log.items()}
+    if any(other['of']!=head['of'] for other,*_ in logs): sys.exit(f'the logs of {half} are of several methods')
     whole = {(c,s) for c,a,s in runs if a=='end'}
     return head,{k:r for k,r in runs.items() if not complete or (k[0],k[2]) in whole}
 
@@ -118,7 +120,7 @@ def steps_saved(df, workflow):
 
 def study(half):
     "All that the runs of this half say, as JSON; `None` before its first cell is complete"
-    if not (results/f'zero_tuning_{half}.jsonl').exists(): return None
+    if not any(results.glob(f'zero_tuning_{half}*.jsonl')): return None
     head,runs = runs_of(half)
     if not runs: return None
     df = regrets(runs)

@@ -171,14 +171,14 @@ def method():
     if git('status', '--porcelain'): sys.exit(f"commit {' and '.join(files)} first: the log names that commit")
     return git('log', '-1', '--format=%H')
 
-def study(half, log_file):
+def study(half, seeds, log_file):
     "All arms, seed by seed"
     quiet_start()
     cells,n_seeds,n_grid = HALVES[half]
     info = dict(machine=machine(), topics=characters()[3], seeds=n_seeds)
     path = ifnone(log_file, results/f'zero_tuning_{half}.jsonl')
     with RunLog('zero tuning', path, dict(half=half, method=method()), info) as log:
-        for seed,(cell,(make,n_epoch)) in itertools.product(range(n_seeds), cells.items()):
+        for seed,(cell,(make,n_epoch)) in itertools.product(seeds or range(n_seeds), cells.items()):
             if cell in NEEDS and not find_spec(NEEDS[cell]):
                 print(f'{cell}: left out, {NEEDS[cell]} is not installed')
                 continue
@@ -191,7 +191,8 @@ def study(half, log_file):
 if __name__=='__main__':
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('what', choices=[*HALVES, 'summary'])
-    p.add_argument('--log', help='another file for the runs')
+    p.add_argument('--seeds', type=int, nargs='+', help='only these, where several processes share the study')
+    p.add_argument('--log', help='another file for the runs; results/zero_tuning_HALF_ANYTHING.jsonl is read too')
     a = p.parse_args()
     if a.what=='summary': summary()
-    else: study(a.what, a.log)
+    else: study(a.what, a.seeds, a.log)
