@@ -112,6 +112,7 @@ def sections(doc):
     "A docstring without its paragraphs `Raises: ...` and `See also: ...`, and those by name"
     return _re_section.sub('', doc).strip(), {k: ' '.join(v.split()) for k,v in _re_section.findall(doc)}
 
+def event(name): return re.match('(before|after)_', name)
 def private(name): return any(re.match('_(?!_)', o) for o in name.split('.'))
 
 class Symbol(ShowDocRenderer):
@@ -157,7 +158,7 @@ class Symbol(ShowDocRenderer):
         "Public members that the class itself defines and documents. fastai's events are not for calling"
         for k,v in vars(self.sym).items():
             nm = f'{self.nm}.{k}'
-            if k[0] == '_' or re.match('(before|after)_', k) or nm in self.explicit: continue
+            if k[0] == '_' or event(k) or nm in self.explicit: continue
             if v.__doc__ and (inspect.isfunction(v) or isinstance(v, (property,classmethod,staticmethod))):
                 if (o := Symbol(v, nm)).docs: yield o
 
@@ -174,8 +175,8 @@ def _patched(f):
     return [ast.unparse(o) for o in (anno.elts if isinstance(anno, ast.Tuple) else [anno] if anno else [])]
 
 def entry_points(source, exported):
-    """What a module offers, as (name, first line of the docstring): methods of fastai's classes first, then functions
-    and classes that are `exported`, then the rest of `__all__`"""
+    """What a module offers, as (rank, name, first line of the docstring): 0 for methods of fastai's classes, 1 and 2
+    for functions and classes that are `exported`, 3 for the rest of `__all__`"""
     body = ast.parse(source).body
     names = next((ast.literal_eval(o.value) for o in body if isinstance(o, ast.Assign)
                   and getattr(o.targets[0], 'id', '') == '__all__'), [])
@@ -187,16 +188,45 @@ def entry_points(source, exported):
         ranked += [(0, f'{c}.{o.name}', line) for c in on if c not in own]
         rank = 3 if o.name not in exported else 2 if isinstance(o, ast.ClassDef) else 1
         if not on and o.name in names: ranked.append((rank, o.name, line))
-    return [(n, d) for _,n,d in sorted(ranked, key=lambda r: r[0])]
+    return sorted(ranked, key=lambda r: r[0])
 
-def summary(name):
-    "A table of what the module of page `name` offers, or nothing where there is no module or one name only"
+def offered(name):
+    "`entry_points` of the module of page `name`; none where there is no module"
     path = Path(cfg.lib_path)/f'{name}.py'
     exported = public() | set(COMMANDS.split() if name == 'cli' else ())
-    found = entry_points(path.read_text(encoding='utf-8'), exported) if path.exists() else []
+    return entry_points(path.read_text(encoding='utf-8'), exported) if path.exists() else []
+
+def summary(found, name):
+    "A table of what was `found` on page `name`; nothing for one name only"
     if len(found) < 2: return ''
-    rows = [[f'[`{n}`]({site}{name}.html#{n.lower()})', NbdevLookup().linkify(d)] for n,d in found]
+    rows = [[f'[`{n}`]({site}{name}.html#{n.lower()})', NbdevLookup().linkify(d)] for _,n,d in found]
     return table(rows, ['On this page', 'What it does'])
+
+def documented(c):
+    "The name that a cell documents, or None"
+    m = c.cell_type == 'code' and re.match(r'show_doc\(([\w.]+)', c.source.split('\n')[-1])
+    return m[1] if m else None
+
+def entry_points_first(cells, found):
+    """The cells of a page in the order of its readers, where a notebook defines first what it uses later: sections (H2)
+    with methods of fastai's classes, with other entry points, with internals alone. A section that documents nothing
+    stays with the one before it, or at the top"""
+    ranks, sections = {n:r for r,n,_ in found}, [[]]
+    def rank(c):   # a method is where its class is
+        name = documented(c) or ''
+        return ranks.get(name, ranks.get(name.split('.')[0], 3))
+    for c in cells:
+        if c.cell_type == 'markdown' and c.source.startswith('## '): sections.append([])
+        sections[-1].append(c)
+    keys = [min(([0, 1, 1, 2][rank(c)] for c in o if documented(c)), default=None) for o in sections]
+    before = next((k for k in keys if k is not None), 0)
+    for i,k in enumerate(keys): keys[i] = before = before if k is None else k
+    keys[0] = -1   # the title, and what the page is about
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    def within(o): # entry points below the heading
+        entries = [c for c in o if ranks.get(documented(c), 3) < 3]
+        return [*o[:1], *sorted(entries, key=rank), *(c for c in o[1:] if c not in entries)]
+    return [c for i in order for c in within(sections[i])]
 
 # ---- from a notebook to cells for Sphinx, or for plain markdown ----
 
@@ -235,11 +265,13 @@ def processed(name):
     showdoc.BasicMarkdownRenderer, os.environ['IN_TEST'] = Symbol, '1'
     FilterDefaults()(nb)
     nb = nbformat.reads(nb2str(nb), 4)
-    def wanted(source): # no methods of private classes, which nbdev documents when they are patched
-        doc = re.match(r'show_doc\(([\w.]+)', source.split('\n')[-1])
-        return source and 'THIS FILE WAS AUTOGENERATED' not in source and not (doc and private(doc[1]))
-    shown = [c for c in nb.cells[1:] if wanted(c.source)]
-    nb.cells, heading = [markdown_cell(f'# {title}'), *shown], title
+    def wanted(c): # no events and no methods of private classes, which nbdev documents when they are patched
+        doc = documented(c) or ''
+        return (c.source and 'THIS FILE WAS AUTOGENERATED' not in c.source and not private(doc)
+                and not event(doc.split('.')[-1]))
+    found, heading = offered(name), title
+    shown = entry_points_first(filter(wanted, nb.cells[1:]), found)
+    nb.cells = [markdown_cell(f'# {title}'), *shown]
     for c in nb.cells:
         c.metadata.pop('execution', None)   # times that nbdev notes where it ran an import; nbformat wants text there
         if c.cell_type == 'markdown':
@@ -247,7 +279,7 @@ def processed(name):
             if re.search(r'^:{3,}', c.source, re.M):
                 sys.exit(f'nbs/{name}.ipynb: Quarto blocks (:::) are not shown, use a blockquote:\n{c.source}')
         else: directives(c, name, heading)
-    if table := summary(name):
+    if table := summary(found, name):
         head, *rest = nb.cells[1].source.split('\n\n', 1)   # below the subtitle
         nb.cells[1].source = '\n\n'.join([head, table, *rest])
     nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')

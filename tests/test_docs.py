@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('nbdev')
+import nbformat
 from fastcore.nbio import mk_cell
 spec = importlib.util.spec_from_file_location('docs_build', Path(__file__).parents[1]/'docs/build.py')
 build = importlib.util.module_from_spec(spec)
@@ -122,14 +123,36 @@ def inner(): "Not exported"
 def found(): "For users"
 '''
 def test_entry_points_come_first():
-    assert build.entry_points(MODULE, {'Report','found'}) == [('Learner.run', 'Runs'), ('Learner.both', 'Both'),
-        ('Recorder.both', 'Both'), ('found', 'For users'), ('Report', 'A result'), ('helper', 'For other modules')]
+    assert build.entry_points(MODULE, {'Report','found'}) == [
+        (0, 'Learner.run', 'Runs'), (0, 'Learner.both', 'Both'), (0, 'Recorder.both', 'Both'), (1, 'found', 'For users'),
+        (2, 'Report', 'A result'), (3, 'helper', 'For other modules')]
+
+def test_a_page_shows_entry_points_before_internals():
+    "Sections move as a whole; in one, the call stands below the heading"
+    def cells(*sources):
+        new = dict(show_doc=nbformat.v4.new_code_cell).get
+        return [new(o.split('(')[0], nbformat.v4.new_markdown_cell)(o) for o in sources]
+    page = cells('About', '## Parts', 'show_doc(helper)', 'Text', '## Results', 'Text on results', 'show_doc(Report.plot)',
+                 'show_doc(other)', 'show_doc(Report)', '## An example', 'Text', '## Run', 'How', 'show_doc(Learner.run)')
+    found = build.entry_points(MODULE, {'Report','found'})
+    assert [c.source for c in build.entry_points_first(page, found)] == [
+        'About', '## Run', 'show_doc(Learner.run)', 'How', '## Results', 'show_doc(Report)', 'Text on results',
+        'show_doc(Report.plot)', 'show_doc(other)', '## An example', 'Text', '## Parts', 'show_doc(helper)', 'Text']
+    plain = cells('About', '## One', 'Text', '## Two')
+    assert build.entry_points_first(plain, []) == plain
+
+@pytest.mark.parametrize('name', [o for o in build.ordered(build.notebooks())['Reference'] if build.offered(o)])
+def test_each_reference_page_begins_with_what_is_called(name):
+    "No internal one stands before the first entry point"
+    ranks = {n:r for r,n,_ in build.offered(name)}
+    docs = [ranks.get(build.documented(c), 3) for c in build.processed(name).cells if build.documented(c)]
+    assert docs[0] == 0 or min(docs) > 0 and docs[0] < 3
 
 def test_each_page_of_a_module_has_its_summary():
     "With the names that are called, above everything else"
-    md = build.summary('range_test')
+    md = build.summary(build.offered('range_test'), 'range_test')
     assert md.splitlines()[2].startswith(f'| [`Learner.lr_range_test`]({site}range_test.html#learner.lr_range_test) | ')
-    assert build.summary('index') == ''
+    assert build.offered('index') == []
 
 def test_symbol_class_shows_documented_public_members(monkeypatch):
     monkeypatch.setattr(build.Symbol, 'explicit', {'C.explicit'})
