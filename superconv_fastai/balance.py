@@ -8,13 +8,15 @@ Docs: https://superconv.github.io/superconv_fastai/balance.html.md"""
 __all__ = ['run_cycle', 'Choice', 'Balance']
 
 # %% ../nbs/balance.ipynb #bb50894c
-import hashlib, inspect, math, re
+import hashlib, inspect, itertools, math, re
 from functools import lru_cache
 from textwrap import fill
 
 import numpy as np, pandas as pd, torch
 from fastcore.foundation import L
-from fastai.basics import *
+from fastai.basics import (
+    Callback, CancelFitException, CancelValidException, Learner, partial, patch, plt, Recorder, trainable_params
+)
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai import optimizer as fo
 from .core import *
@@ -28,7 +30,6 @@ from .regularization import *
 from .runs import RunLog, attributes_set, describe, run_jobs, seed_all
 from .show import *
 from .state import set_watchers_aside, undisturbed
-from itertools import product # fastai's star has another
 
 # %% ../nbs/balance.ipynb #50a15a6c
 def _has_bad_values(batch):
@@ -324,7 +325,7 @@ class Choice(Report):
             taken,why = _axis_says(name, values, good, self.top[i], alone, self.margin)
             if taken: best[name] = self.top[i]
             reasons.append(why)
-        grid = set(product(*({c[i] for c in self.contenders} for i in (0,1))))
+        grid = set(itertools.product(*({c[i] for c in self.contenders} for i in (0,1))))
         if set(self.contenders) != grid: # combinations tie, not values
             if best: best = {k:v for k,v in zip(_axes, self.top) if k in self.interval}
             pairs = [f'wd={w:g} with dropout times {d:g}' for w,d in sorted(self.contenders)]

@@ -9,7 +9,10 @@ __all__ = ['SuperconvCheckpoint', 'read_checkpoint', 'resuming']
 
 # %% ../nbs/checkpoint.ipynb #7b24c6d0
 import os, zipfile
-from fastai.basics import *
+from fastai.basics import (
+    Callback, CancelEpochException, first, get_model, ifnone, L, nn, np, OptimWrapper, rank_distrib, Recorder,
+    risinstance, to_device, torch, warn
+)
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import ParamScheduler

@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from inspect import signature
 import numpy as np, pandas as pd
-from fastai.basics import *
+from fastai.basics import (
+    CancelFitException, CancelTrainException, first, ifnone, L, Learner, noop, partial, patch, plt, rank_distrib,
+    Recorder, torch, warn
+)
 from fastai.callback.all import *
 from .core import *
 from .cycle import StepScheduler

@@ -10,7 +10,7 @@ __all__ = ['hessian_free_lr', 'noise_floor', 'HessianFreeLR']
 # %% ../nbs/curvature.ipynb #9e9ad753
 import math, warnings
 import numpy as np, pandas as pd, torch
-from fastai.basics import *
+from fastai.basics import ifnone, L, OptimWrapper, patch, ValueMetric
 from .core import *
 from .events import *
 from .gradients import *

@@ -10,7 +10,10 @@ __all__ = ['CurvatureLR', 'LRProbe']
 # %% ../nbs/curvature_lr.ipynb #77a849bb
 import itertools, math
 import numpy as np, pandas as pd, torch
-from fastai.basics import *
+from fastai.basics import (
+    apply, Callback, CancelEpochException, CancelFitException, first, Learner, nn, OptimWrapper, patch, risinstance,
+    set_seed, TrainEvalCallback
+)
 from fastai.callback.training import GradientAccumulation
 from .core import *
 from .curvature import HessianFreeLR

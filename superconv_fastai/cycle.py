@@ -8,7 +8,7 @@ Docs: https://superconv.github.io/superconv_fastai/cycle.html.md"""
 __all__ = ['Cycle', 'check_cbs', 'StepScheduler', 'OneCycleScheduler']
 
 # %% ../nbs/cycle.ipynb #49c5373d
-from fastai.basics import *
+from fastai.basics import Callback, first, ifnone, L, Learner, math, np, patch, risinstance, torch, warn
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientAccumulation

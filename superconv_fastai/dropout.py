@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
-from fastai.basics import *
+from fastai.basics import CancelFitException, F, first, ifnone, L, nn, SGD, store_attr, torch, trainable_params, warn
 from .core import *
 from .events import EventCallback
 from .gradients import bare_model

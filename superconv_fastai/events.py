@@ -8,7 +8,10 @@ Docs: https://superconv.github.io/superconv_fastai/events.html.md"""
 __all__ = ['EventCallback']
 
 # %% ../nbs/events.ipynb #0b688747
-from fastai.basics import *
+from fastai.basics import (
+    Callback, CancelBackwardException, CancelBatchException, CancelEpochException, CancelFitException,
+    CancelStepException, CancelTrainException, CancelValidException, modify_exception
+)
 
 # the events that `run_train` and `run_valid` are about
 _batch_events = {'before_batch','after_pred','after_loss','before_backward','after_cancel_backward','after_backward',

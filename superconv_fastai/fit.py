@@ -8,7 +8,7 @@ Docs: https://superconv.github.io/superconv_fastai/fit.html.md"""
 __all__ = []
 
 # %% ../nbs/fit.ipynb #066c8f0f
-from fastai.basics import *
+from fastai.basics import defaults, L, Learner, patch, warn
 from .checkpoint import resuming
 from .core import *
 from .cycle import *
@@ -81,7 +81,7 @@ def _draw_groups(ax, lrs):
         ax.plot(y, color=colors[i%len(colors)])
         text = f'{y.max():.3g}' + (f', group {i}' if len(lrs)>1 else '')
         ax.annotate(text, (y.argmax(), at), xytext=(8,0), textcoords='offset points', va='center', color=grey,
-                    path_effects=text_outline)
+                    path_effects=text_outline())
     ax.set_ylabel('learning rate')
 
 # %% ../nbs/fit.ipynb #7c9d8326

@@ -12,7 +12,10 @@ __all__ = ['relative_step', 'bare_model', 'trainable', 'check_dtype', 'no_step',
 import contextlib, math
 from contextlib import contextmanager, nullcontext
 import torch
-from fastai.basics import *
+from fastai.basics import (
+    apply, CancelBatchException, CancelEpochException, CancelFitException, CancelTrainException, DataLoaders, nn,
+    np, Recorder, risinstance
+)
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.hook import HookCallback
 from fastai.callback.rnn import ModelResetter

@@ -11,7 +11,7 @@ __all__ = ['batch_sizes', 'n_items', 'StepPlan', 'plan_steps', 'items_in', 'in_o
 import math, random
 from contextlib import suppress
 from torch.utils.data import DataLoader as TorchDataLoader, IterableDataset, Subset
-from fastai.basics import *
+from fastai.basics import DataLoader, find_bs, item_find, partial, torch
 from .core import *
 
 # %% ../nbs/loaders.ipynb #33c5a99c

@@ -11,7 +11,7 @@ __all__ = ['is_error', 'lower_is_better_of', 'warn_of_guess', 'scoring_metric_na
 # %% ../nbs/metrics.ipynb #fa012140
 import math, operator, re
 from collections.abc import Mapping
-from fastai.basics import *
+from fastai.basics import AvgLoss, first, is_listy, Learner, Metric, mk_metric, nn, np, tuplify, warn
 from fastai.callback.tracker import TrackerCallback
 from .core import *
 

@@ -9,7 +9,7 @@ __all__ = ['Residual', 'PadChannels', 'he_init', 'n_params', 'resnet_cifar', 're
            'densenet40', 'lenet', 'three_layer', 'airbench94', 'GhostBatchNorm2d', 'ghost_norm', 'imagenet_model']
 
 # %% ../nbs/models.ipynb #a2c4b181
-from fastai.basics import *
+from fastai.basics import F, Learner, nn, partial, torch
 from .core import *
 
 # %% ../nbs/models.ipynb #9e7af5ef

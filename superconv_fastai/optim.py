@@ -12,7 +12,7 @@ __all__ = ['no_trainable', 'next_optimizer', 'n_groups', 'group_values', 'group_
 # %% ../nbs/optim.ipynb #732c560b
 import math
 from inspect import signature
-from fastai.basics import *
+from fastai.basics import even_mults, ifnone, L, Learner, np, Optimizer, OptimWrapper, partial, torch, warn
 from fastai import optimizer as fo
 from fastai.optimizer import detuplify_pg, set_item_pg
 from .core import *

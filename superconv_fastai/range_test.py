@@ -15,7 +15,10 @@ from textwrap import fill
 import numpy as np, pandas as pd
 from matplotlib import is_interactive
 from fastcore.imports import IN_NOTEBOOK
-from fastai.basics import *
+from fastai.basics import (
+    AvgLoss, CancelEpochException, CancelFitException, CancelValidException, first, Learner, nn, patch, rank_distrib,
+    risinstance, SimpleNamespace, torch
+)
 from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
@@ -513,7 +516,7 @@ def _words(v, ax):
 def _mark(v, ax, last):
     "Plateau, `lr_min` and `lr_max` on an axis of LRs that ends at `last`"
     at_foot = dict(xycoords=('data','axes fraction'), textcoords='offset points', fontsize=9,
-                   path_effects=text_outline)
+                   path_effects=text_outline())
     if v.plateau:
         ax.axvspan(*v.plateau, color=colors[2], alpha=.12, lw=0)
         ax.annotate('plateau', (v.plateau[0], 0), xytext=(4,5), color=colors[2], **at_foot)

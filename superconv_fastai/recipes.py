@@ -13,7 +13,10 @@ import difflib, json, math, os, time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatch
-from fastai.basics import *
+from fastai.basics import (
+    accuracy, average_grad, Callback, CrossEntropyLossFlat, default_device, ifnone, l2_reg, Learner, momentum_step, nn,
+    np, Optimizer, OptimWrapper, partial, patch, Path, pd, torch, TrainEvalCallback, weight_decay
+)
 from fastai.callback.all import *
 from .core import *
 from .cycle import StepScheduler

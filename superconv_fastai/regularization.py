@@ -15,7 +15,7 @@ from textwrap import fill
 
 import numpy as np, pandas as pd, torch
 from fastcore.foundation import L
-from fastai.basics import *
+from fastai.basics import first, ifnone, Learner, nn, norm_bias_params, num_distrib, patch, Pipeline, risinstance
 from fastai.callback.mixup import MixHandler
 from fastai.callback.rnn import RNNRegularizer
 from fastai.callback.tracker import EarlyStoppingCallback

@@ -13,7 +13,7 @@ from contextlib import suppress
 from copy import copy
 from functools import lru_cache
 from platform import python_version
-from fastai.basics import *
+from fastai.basics import L, partial, patch, rank_distrib, set_seed, torch, warn
 from .core import *
 
 # %% ../nbs/runs.ipynb #5c299ddd

@@ -11,7 +11,7 @@ __all__ = ['policies', 'StepFunction', 'Schedule', 'one_cycle', 'momentum_cycle'
 # %% ../nbs/schedule.ipynb #bb715078
 import math
 from bisect import bisect_right
-from fastai.basics import *
+from fastai.basics import ifnone, np, pd
 from .core import *
 from .show import *
 

@@ -124,16 +124,17 @@ def found(): "For users"
 '''
 def test_entry_points_come_first():
     assert build.entry_points(MODULE, {'Report','found'}) == [
-        (0, 'Learner.run', 'Runs'), (0, 'Learner.both', 'Both'), (0, 'Recorder.both', 'Both'), (1, 'found', 'For users'),
-        (2, 'Report', 'A result'), (3, 'helper', 'For other modules')]
+        (0, 'Learner.run', 'Runs'), (0, 'Learner.both', 'Both'), (0, 'Recorder.both', 'Both'),
+        (1, 'found', 'For users'), (2, 'Report', 'A result'), (3, 'helper', 'For other modules')]
 
 def test_a_page_shows_entry_points_before_internals():
     "Sections move as a whole; in one, the call stands below the heading"
     def cells(*sources):
         new = dict(show_doc=nbformat.v4.new_code_cell).get
         return [new(o.split('(')[0], nbformat.v4.new_markdown_cell)(o) for o in sources]
-    page = cells('About', '## Parts', 'show_doc(helper)', 'Text', '## Results', 'Text on results', 'show_doc(Report.plot)',
-                 'show_doc(other)', 'show_doc(Report)', '## An example', 'Text', '## Run', 'How', 'show_doc(Learner.run)')
+    page = cells(
+        'About', '## Parts', 'show_doc(helper)', 'Text', '## Results', 'Text on results', 'show_doc(Report.plot)',
+        'show_doc(other)', 'show_doc(Report)', '## An example', 'Text', '## Run', 'How', 'show_doc(Learner.run)')
     found = build.entry_points(MODULE, {'Report','found'})
     assert [c.source for c in build.entry_points_first(page, found)] == [
         'About', '## Run', 'show_doc(Learner.run)', 'How', '## Results', 'show_doc(Report)', 'Text on results',
