@@ -7,6 +7,7 @@ over data sets, then cells, then seeds.
 """
 import math, sys
 import numpy as np, pandas as pd
+from scipy import stats
 from scipy.optimize import isotonic_regression
 from superconv_fastai.runs import read_log
 from common import results, save_results
@@ -33,7 +34,7 @@ def ifnan(v, otherwise): return v if v is not None and math.isfinite(v) else oth
 def scores(runs):
     "A row for each cell, arm and seed"
     rows = [dict(cell=c, arm=a, seed=s, score=score(r, runs[c,'untrained',s]), has_accuracy=r['accuracy'] is not None,
-                 **{k:r.get(k) for k in ('lr','steps','search','seconds','search_seconds','restarts')})
+                 **{k:r.get(k) for k in ('lr','steps','search','seconds','run_seconds','restarts')})
             for (c,a,s),r in runs.items() if 'loss' in r]
     return pd.DataFrame(rows)
 
@@ -88,6 +89,25 @@ def difference(df, arm, other='superconverge'):
     both['more'] = both[arm]-both[other]
     return both.more.mean(),*interval(both.reset_index(), 'more')
 
+def cell_differences(df, arm, other='superconverge'):
+    "The same for each cell: mean, and 95 % interval over its seeds by Student's t"
+    rows = []
+    for cell,o in df[df.arm.isin([arm,other])].groupby('cell'):
+        if o.arm.nunique()<2: continue # this network could not be trained so
+        table = o.pivot_table(index='seed', columns='arm', values='regret').dropna()
+        more = table[arm]-table[other]
+        if len(more)<2: continue
+        low,high = stats.t.interval(.95, len(more)-1, more.mean(), more.sem())
+        rows.append(dict(cell=cell, mean=more.mean(), low=low, high=high))
+    return pd.DataFrame(rows)
+
+def seconds_ratio(df):
+    "Seconds of a step of superconverge's run over those of `fit_superconv`: median over cells and seeds"
+    ours = df[df.arm=='superconverge'].set_index(['cell','seed'])
+    theirs = df[df.arm.str.startswith('fit_superconv ')]
+    theirs = (theirs.seconds/theirs.steps).groupby([theirs.cell,theirs.seed]).median()
+    return float((ours.run_seconds/ours.steps/theirs).median())
+
 def calibrated_factor(sgd):
     "The LR that is best on the development cells of this kind of optimizer, over the one where a search begins"
     df = scores(runs_of('development')[1])
@@ -119,20 +139,29 @@ def steps_saved(df, workflow):
     return pd.DataFrame(rows)
 
 def study(half):
-    "All that the runs of this half say, as JSON; `None` before its first cell is complete"
+    """All that the runs of this half say, as JSON; `None` before its first cell is complete. Points of accuracy and
+    percent of the loss are apart"""
     if not any(results.glob(f'zero_tuning_{half}*.jsonl')): return None
     head,runs = runs_of(half)
     if not runs: return None
     df = regrets(runs)
+    points,percent = df[df.has_accuracy],df[~df.has_accuracy]
+    far = points[~points.cell.str.contains('near')]
     ours = df[df.arm=='superconverge']
     cells = ours.groupby('cell').agg(regret=('regret','mean'), worst=('regret','max'), seeds=('seed','count'),
-                                     search=('search','mean'), steps=('steps','mean'), restarts=('restarts','sum'))
+                                     search=('search','mean'), steps=('steps','mean'), restarts=('restarts','sum'),
+                                     has_accuracy=('has_accuracy','first'))
     cells['lrs'] = ours.groupby('cell').lr.agg(list)
+    for arm in ('calibrated default','Prodigy','fine_tune','superconverge, head first'):
+        if arm in set(df.arm): cells[arm] = df[df.arm==arm].groupby('cell').regret.mean()
     rivals = [a for a in ('valley','steep','calibrated default',*LR_FREE) if a in set(df.arm)]
+    def records(table): return table.reset_index(drop=table.index.name is None).replace({np.nan:None}).to_dict('records')
     return dict(method=head['of']['method'], machine=head['info']['machine'], n_runs=len(runs),
-                arms=by_arm(df).reset_index().to_dict('records'), cells=cells.reset_index().to_dict('records'),
-                differences={a:difference(df, a) for a in rivals},
-                saved={w:steps_saved(df, w).to_dict('records') for w in ('valley','steep')})
+                arms=records(by_arm(points)), percent=records(by_arm(percent)) if len(percent) else [],
+                without_near=records(by_arm(far[far.arm=='superconverge'])), cells=records(cells),
+                differences={a:difference(points, a) for a in rivals},
+                per_cell={a:records(cell_differences(df, a)) for a in rivals}, seconds_ratio=seconds_ratio(df),
+                saved={w:records(steps_saved(df, w)) for w in ('valley','steep')})
 
 def summary():
     "Write it, and print it"
@@ -142,7 +171,7 @@ def summary():
             print(f'{half}: no cell is complete')
             continue
         print(f"{half}: {o['n_runs']} runs, method {o['method'][:10]}")
-        for k in ('arms','cells'): print(pd.DataFrame(o[k]).round(2).to_string(index=False))
+        for k in ('arms','percent','without_near','cells'): print(pd.DataFrame(o[k]).round(2).to_string(index=False))
         for arm,d in o['differences'].items(): print('{} - superconverge: {:.2f} ({:.2f} to {:.2f})'.format(arm, *d))
         for w,rows in o['saved'].items(): print(f'steps saved against {w}\n', pd.DataFrame(rows).round(2).to_string())
     save_results('zero_tuning', found)
