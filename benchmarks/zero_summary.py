@@ -156,12 +156,36 @@ def study(half):
         if arm in set(df.arm): cells[arm] = df[df.arm==arm].groupby('cell').regret.mean()
     rivals = [a for a in ('valley','steep','calibrated default',*LR_FREE) if a in set(df.arm)]
     def records(table): return table.reset_index(drop=table.index.name is None).replace({np.nan:None}).to_dict('records')
-    return dict(method=head['of']['method'], machine=head['info']['machine'], n_runs=len(runs),
-                arms=records(by_arm(points)), percent=records(by_arm(percent)) if len(percent) else [],
-                without_near=records(by_arm(far[far.arm=='superconverge'])), cells=records(cells),
-                differences={a:difference(points, a) for a in rivals},
-                per_cell={a:records(cell_differences(df, a)) for a in rivals}, seconds_ratio=seconds_ratio(df),
-                saved={w:records(steps_saved(df, w)) for w in ('valley','steep')})
+    res = dict(method=head['of']['method'], machine=head['info']['machine'], n_runs=len(runs),
+               arms=records(by_arm(points)), percent=records(by_arm(percent)) if len(percent) else [],
+               without_near=records(by_arm(far[far.arm=='superconverge'])), cells=records(cells),
+               differences={a:difference(points, a) for a in rivals},
+               per_cell={a:records(cell_differences(df, a)) for a in rivals}, seconds_ratio=seconds_ratio(df),
+               saved={w:records(steps_saved(df, w)) for w in ('valley','steep')})
+    return res | dict(aims=aims(res))
+
+def aims(half):
+    "What was aimed at: in words, what came of it, was it reached? `None` where the arm was not run"
+    ours = next(r for r in half['arms'] if r['arm']=='superconverge')
+    saved = pd.Series([r['ratio'] for r in half['saved']['valley'] if r['steps']>=300])
+    ratio = half['seconds_ratio']
+    res = [('mean regret at most 0.5', f"{ours['mean']:.2f}", ours['mean']<=.5),
+           ('90th percentile at most 1', f"{ours['p90']:.2f}", ours['p90']<=1),
+           ('worst at most 2', f"{ours['worst']:.2f}", ours['worst']<=2)]
+    for arm,name in (('steep','`steep`'), ('calibrated default','the calibrated default')):
+        more,low,high = half['differences'].get(arm, (0,0,0))
+        ok = low>0 if arm in half['differences'] else None
+        res.append((f'less regret than {name}, interval without 0', f'{more:.2f} less ({low:.2f} to {high:.2f})', ok))
+    prodigy,cells = half['differences'].get('Prodigy'),half['per_cell'].get('Prodigy')
+    behind = None if cells is None else [r['cell'] for r in cells if r['high']<0]
+    res += [('ahead of Prodigy on the mean', f'{prodigy[0]:.2f} less' if prodigy else '', prodigy and prodigy[0]>0),
+            ('behind Prodigy on no cell', ', '.join(behind or ['on none']), None if behind is None else not behind),
+            ('steps saved against `valley`, runs of 300 steps or more: median at least 2',
+             'more than 8' if saved.median()>=8 else f'{saved.median():.2f}', saved.median()>=2),
+            ('and on no cell below 0.75', f'{saved.min():.2f}', saved.min()>=.75),
+            ('seconds of a step those of `fit_superconv`', f'{ratio:.2f} times', ratio<1.05)]
+    return [dict(aim=a, came=came if ok is not None else 'not an arm', reached=None if ok is None else bool(ok))
+            for a,came,ok in res]
 
 def summary():
     "Write it, and print it"

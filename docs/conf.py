@@ -33,7 +33,7 @@ html_static_path = ['_static', str(root/'build/static')]
 html_css_files = ['custom.css']
 html_js_files = ['site.js']
 html_logo = html_favicon = '_static/logo.svg'
-html_show_sourcelink = html_copy_source = False
+html_show_sourcelink = html_copy_source = html_use_index = False
 html_show_sphinx = False
 templates_path = []
 html_theme_options = {
