@@ -155,7 +155,8 @@ def study(half):
     for arm in ('calibrated default','Prodigy','fine_tune','superconverge, head first'):
         if arm in set(df.arm): cells[arm] = df[df.arm==arm].groupby('cell').regret.mean()
     rivals = [a for a in ('valley','steep','calibrated default',*LR_FREE) if a in set(df.arm)]
-    def records(table): return table.reset_index(drop=table.index.name is None).replace({np.nan:None}).to_dict('records')
+    def records(table):
+        return table.reset_index(drop=table.index.name is None).replace({np.nan:None}).to_dict('records')
     res = dict(method=head['of']['method'], machine=head['info']['machine'], n_runs=len(runs),
                arms=records(by_arm(points)), percent=records(by_arm(percent)) if len(percent) else [],
                without_near=records(by_arm(far[far.arm=='superconverge'])), cells=records(cells),
