@@ -146,7 +146,7 @@ class SearchData:
         "A loader of what is scored by"
         dl,n = ifnone(self.given, self.train),self.n_scored
         items = self.held if self.given is None else range(n_items(dl)) if is_indexed(dl) else None
-        if items is None or self.given is not None and n==len(items): return dl
+        if items is None: return dl
         if _is_text(dl): return _subset(dl, dl.dataset, list(items[-n:]), dl)
         idxs = [items[i] for i in np.linspace(0, len(items)-1, n).round().astype(int)]
         random.Random(0).shuffle(idxs) # a batch of one class would be a strange one
@@ -168,24 +168,31 @@ class SearchData:
         return res
 
 # %% ../nbs/lr_search.ipynb #c9860b1f
+def _would_train(model):
+    "The modules that are in training mode when the model trains, but for those with frozen parameters"
+    modes = {m:m.training for m in model.modules()}
+    model.train()
+    res = [m for m in modes if m.training and all(p.requires_grad for p in m.parameters(False))]
+    for m,mode in modes.items(): m.training = mode
+    return res
+
 class _ShortCycle(Callback):
     "Ends a cycle whose loss is not finite, as the recorder has it on the host already, and scores it"
     order = Recorder.order+1
     name = 'lr_finder' # by this name fastai's trackers and loggers know to keep still
     def __init__(self):
-        self.batches,self.loss,self.ok,self._norms = 0,AvgLoss(),True,[]
+        self.batches,self.loss,self.ok,self._live,self._norms = 0,AvgLoss(),True,None,[]
         self.loss.reset()
+
+    def after_train(self): self._live = [m for m in self.model.modules() if m.training]
 
     def before_validate(self):
         "After so few steps BatchNorm's running statistics are not yet those of the network"
-        self.model.train()
-        live = [m for m in self.model.modules() if m.training and all(p.requires_grad for p in m.parameters(False))]
-        self.model.eval()
-        self._norms = normalize_by_batch(live)
+        self._norms = normalize_by_batch(ifnone(self._live, _would_train(self.model)))
 
     def before_batch(self):
         if not self.learn.training:
-            for m in self._norms: m.training = n_targets(self.yb, self.xb)>1 # one item has no statistics
+            for m in self._norms: m.training = n_targets(self.yb, self.xb)>1 # of one item BatchNorm1d has none
 
     def after_batch(self):
         if not self.learn.training: return self.loss.accumulate(self.learn)
@@ -309,7 +316,9 @@ class _Search:
     def _validated(self):
         end = _ShortCycle()
         with self.learn.added_cbs(end): self.learn.validate(dl=self.data.scored())
-        return float(end.loss.value)
+        if end.scored: return float(end.loss.value)
+        raise ValueError("a callback cancels the validation, so there is no held-out loss to compare LRs by: take it out, "
+                         "or search='probe', which needs none")
 
     def untrained(self):
         "Held-out loss before training"

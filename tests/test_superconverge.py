@@ -744,3 +744,31 @@ def test_a_batch_of_one_item_has_no_statistics():
     one_by_one.limit(20)
     found = search_lr(learn, one_by_one, 50, [1.], lambda n: {})
     assert found.untrained > min(t['loss'] for t in found.trials)
+
+def test_batches_to_score_by_are_mixed():
+    "A folder's validation set is sorted by class, and BatchNorm would normalize each class by itself"
+    learn = learner(1000)
+    x,y = learn.dls.valid.dataset.tensors
+    by_class = y.argsort()
+    given = learn.dls.valid.new(torch.utils.data.TensorDataset(x[by_class], y[by_class]), bs=8, shuffle=False)
+    seen = torch.cat([yb for _,yb in SearchData(learn, given).scored()])
+    assert sorted(seen.tolist())==sorted(y.tolist()) and not torch.equal(seen.cpu(), y[by_class].cpu())
+
+def test_modes_that_a_callback_sets_are_kept():
+    "MC dropout: the layers of a validation stay as a callback wants them"
+    seen = []
+    class Keep(Callback):
+        order = 1
+        def before_validate(self): self.learn.model.body[4].train()
+        def after_pred(self):
+            if not self.training: seen.append(self.model.body[4].training)
+    seeded(learner(1000)).superconverge(1, search=50, cbs=Keep())
+    assert seen and all(seen)
+
+def test_a_callback_that_cancels_the_validation_is_named():
+    class Cancel(Callback):
+        order = 1
+        def before_validate(self): raise CancelValidException
+    learn = learner(1000, cbs=Cancel())
+    with pytest.raises(ValueError, match='a callback cancels the validation'): learn.superconverge(1)
+    assert seeded(learn).superconverge(1, search='probe').lr_max>0
