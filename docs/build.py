@@ -204,7 +204,7 @@ def summary(found, name):
 
 def documented(c):
     "The name that a cell documents, or None"
-    m = c.cell_type == 'code' and re.match(r'show_doc\(([\w.]+)', c.source.split('\n')[-1])
+    m = c.cell_type == 'code' and re.match(r'show_doc\(([\w.]+)', c.source.strip().split('\n')[-1])
     return m[1] if m else None
 
 def entry_points_first(cells, found):
@@ -219,12 +219,12 @@ def entry_points_first(cells, found):
         if c.cell_type == 'markdown' and c.source.startswith('## '): sections.append([])
         sections[-1].append(c)
     keys = [min(([0, 1, 1, 2][rank(c)] for c in o if documented(c)), default=None) for o in sections]
-    before = next((k for k in keys if k is not None), 0)
+    keys[0] = before = -1   # what the page is about
     for i,k in enumerate(keys): keys[i] = before = before if k is None else k
-    keys[0] = -1   # the title, and what the page is about
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    def within(o): # entry points below the heading
-        entries = [c for c in o if ranks.get(documented(c), 3) < 3]
+    def within(o): # entry points below the heading, but for those that a heading of their own (H3) introduces
+        own = next((i for i,c in enumerate(o) if c.cell_type == 'markdown' and c.source.startswith('### ')), len(o))
+        entries = [c for c in o[:own] if ranks.get(documented(c), 3) < 3]
         return [*o[:1], *sorted(entries, key=rank), *(c for c in o[1:] if c not in entries)]
     return [c for i in order for c in within(sections[i])]
 

@@ -1,4 +1,4 @@
-"""An LR that held-out items agree with: the update probe says where to look, short complete cycles decide
+"""An LR that held-out items agree with, found by short complete cycles; by the update probe where none can be scored
 
 Docs: https://superconv.github.io/superconv_fastai/lr_search.html.md"""
 
@@ -317,8 +317,8 @@ class _Search:
         end = _ShortCycle()
         with self.learn.added_cbs(end): self.learn.validate(dl=self.data.scored())
         if end.scored: return float(end.loss.value)
-        raise ValueError("a callback cancels the validation, so there is no held-out loss to compare LRs by: take it out, "
-                         "or search='probe', which needs none")
+        raise ValueError("a callback cancels the validation, so there is no held-out loss to compare LRs by: take it "
+                         "out, or search='probe', which needs none")
 
     def untrained(self):
         "Held-out loss before training"

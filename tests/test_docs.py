@@ -141,6 +141,9 @@ def test_a_page_shows_entry_points_before_internals():
         'show_doc(Report.plot)', 'show_doc(other)', '## An example', 'Text', '## Parts', 'show_doc(helper)', 'Text']
     plain = cells('About', '## One', 'Text', '## Two')
     assert build.entry_points_first(plain, []) == plain
+    page = cells('About', '## Background', '## Parts', 'show_doc(helper)', '## Run', '### How', 'show_doc(Learner.run)')
+    assert [c.source for c in build.entry_points_first(page, found)] == [
+        'About', '## Background', '## Run', '### How', 'show_doc(Learner.run)', '## Parts', 'show_doc(helper)']
 
 @pytest.mark.parametrize('name', [o for o in build.ordered(build.notebooks())['Reference'] if build.offered(o)])
 def test_each_reference_page_begins_with_what_is_called(name):
