@@ -76,9 +76,9 @@ def interval(df, value='regret', n=2000):
 def by_arm(df):
     "Mean, 90th percentile, worst and interval of each arm's regret"
     rows = []
-    one_cell = 'untrained', 'fine_tune', 'superconverge, head first'
+    apart = 'untrained', 'fine_tune', 'superconverge, head first' # no choice of an LR, or of one cell alone
     for arm,o in df.groupby('arm'):
-        if is_oracle(arm) or ' x' in arm or arm in one_cell: continue
+        if is_oracle(arm) or ' x' in arm or arm in apart: continue
         low,high = interval(o)
         rows.append(dict(arm=arm, mean=o.regret.mean(), low=low, high=high, p90=o.regret.quantile(.9),
                          worst=o.regret.max(), cells=o.cell.nunique(), runs=len(o)))
@@ -173,7 +173,7 @@ def study(half):
     return res | dict(aims=aims(res), on_all_seeds=on_all.mean())
 
 def aims(half):
-    "What was aimed at: in words, what came of it, was it reached? `None` where the arm was not run"
+    "What was aimed at: in words, what came of it, was it reached? `None` where the runs cannot tell"
     ours = next(r for r in half['arms'] if r['arm']=='superconverge')
     points = {r['cell'] for r in half['cells'] if r['has_accuracy']}
     saved = pd.DataFrame([r for r in half['saved']['valley'] if r['steps']>=300 and r['cell'] in points])

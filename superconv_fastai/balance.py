@@ -1,4 +1,4 @@
-"""How much weight decay and dropout does a large learning rate leave room for? A search with short cycles and paired seeds
+"""How much weight decay and dropout does a large LR leave room for? A search with short cycles and paired seeds
 
 Docs: https://superconv.github.io/superconv_fastai/balance.html.md"""
 

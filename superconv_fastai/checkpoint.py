@@ -9,6 +9,7 @@ __all__ = ['SuperconvCheckpoint', 'read_checkpoint', 'resuming']
 
 # %% ../nbs/checkpoint.ipynb #7b24c6d0
 import os, zipfile
+from copy import copy
 from fastai.basics import (
     Callback, CancelEpochException, first, get_model, ifnone, L, nn, np, OptimWrapper, rank_distrib, Recorder,
     risinstance, to_device, torch, warn
@@ -24,7 +25,6 @@ from .cycle import OneCycleScheduler
 from .loaders import batch_sizes
 from .optim import *
 from .state import data_order, global_rng_access, rng_access, undisturbed
-from copy import copy # after the star imports, which bring another
 
 # %% ../nbs/checkpoint.ipynb #d3694983
 def _as_plain(x):

@@ -1,4 +1,4 @@
-"""The `superconv` command, which is also `python -m superconv_fastai`: a demo, training, the papers' recipes, comparisons
+"""The `superconv` command, also `python -m superconv_fastai`: a demo, training, the papers' recipes, comparisons
 
 Docs: https://superconv.github.io/superconv_fastai/cli.html.md"""
 
@@ -112,8 +112,9 @@ def _draw_demo(df, out):
     for color,(name,o) in zip(colors, df.groupby('way', sort=False)):
         for _,run in o.groupby('seed'): ax.plot(run.step, run.accuracy, color=color, alpha=.8)
         ax.plot([], [], color=color, label=name)
-    ax.set(xlabel='optimizer step, the search for the LR included', ylabel='held-out accuracy', ylim=(0, 1))
-    ax.legend(loc='lower right')
+    ax.set(xlabel='optimizer step, the search for the LR included', xlim=(0,None))
+    ax.set(ylabel='held-out accuracy', ylim=(0,1))
+    with figure_style(): ax.legend(loc='lower right')
     fig.savefig(out, dpi=130)
 
 def demo(
@@ -133,6 +134,7 @@ def demo(
     table = ends.agg(accuracy=('accuracy','mean'), worst=('accuracy','min'), lr=('lr','median'),
                      search_steps=('search','mean'))
     table[['accuracy','worst']] = (100*table[['accuracy','worst']]).round(1)
+    table['search_steps'] = table.search_steps.round().astype(int)
     table = table.round(4).reset_index().rename(columns=dict(accuracy='accuracy %', worst='worst %'))
     print(table.to_string(index=False))
     if out is not None:

@@ -1,4 +1,4 @@
-"""The Hessian-free learning-rate estimate of the super-convergence paper, with the noise floor that says what it is worth, and an update probe that holds under mini-batch noise.
+"""The paper's Hessian-free LR estimate, the noise floor that says what it is worth, and a probe that bears noise
 
 Docs: https://superconv.github.io/superconv_fastai/curvature.html.md"""
 

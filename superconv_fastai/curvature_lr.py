@@ -1,4 +1,4 @@
-"""A learning rate from curvature: at the present weights without training, or where the update probe meets a rising learning rate
+"""An LR from curvature: at the present weights without training, or where the update probe meets a rising LR
 
 Docs: https://superconv.github.io/superconv_fastai/curvature_lr.html.md"""
 

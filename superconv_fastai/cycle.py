@@ -1,4 +1,4 @@
-"""The callback that trains with a schedule: learning rate and momentum of every parameter group, counted in optimizer steps
+"""The callback that trains with a schedule: LR and momentum of every parameter group, counted in optimizer steps
 
 Docs: https://superconv.github.io/superconv_fastai/cycle.html.md"""
 
@@ -8,7 +8,8 @@ Docs: https://superconv.github.io/superconv_fastai/cycle.html.md"""
 __all__ = ['Cycle', 'check_cbs', 'StepScheduler', 'OneCycleScheduler']
 
 # %% ../nbs/cycle.ipynb #49c5373d
-from fastai.basics import Callback, first, ifnone, L, Learner, math, np, patch, risinstance, torch, warn
+import math
+from fastai.basics import Callback, first, ifnone, L, Learner, np, patch, risinstance, torch, warn
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.tracker import ReduceLROnPlateau, TrackerCallback
 from fastai.callback.training import GradientAccumulation

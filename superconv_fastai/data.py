@@ -9,13 +9,13 @@ __all__ = ['TensorDL', 'tensor_dls', 'load_images', 'digits', 'digits_dls', 'Ran
            'image_folder_dls']
 
 # %% ../nbs/data.ipynb #eb4dc1e3
+import gzip, io, math, os
 from fastai.basics import (
     CrossEntropyLossFlat, DataLoader, DataLoaders, default_device, F, ifnone, ItemTransform, L, np, Path, Pipeline,
     torch, untar_data, URLs
 )
 from .core import *
 from torch.utils.data import TensorDataset
-import gzip, io, math, os # after the star imports, which bring other things of such names
 from contextlib import contextmanager
 from functools import lru_cache
 

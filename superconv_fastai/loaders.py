@@ -1,4 +1,4 @@
-"""What is known about data loaders, fastai's and torch's: their lengths, the optimizer steps of a run, and held-out batches to measure on
+"""What is known about data loaders, fastai's and torch's: lengths, the optimizer steps of a run, held-out batches
 
 Docs: https://superconv.github.io/superconv_fastai/loaders.html.md"""
 

@@ -1,4 +1,4 @@
-"""An LR that held-out items agree with, found by short complete cycles; by the update probe where none can be scored
+"""An LR that held-out items agree with, found by short complete cycles; by the update probe where nothing can be scored
 
 Docs: https://superconv.github.io/superconv_fastai/lr_search.html.md"""
 
@@ -188,7 +188,7 @@ class _ShortCycle(Callback):
 
     def before_validate(self):
         "After so few steps BatchNorm's running statistics are not yet those of the network"
-        self._norms = normalize_by_batch(ifnone(self._live, _would_train(self.model)))
+        self._norms = normalize_by_batch(_would_train(self.model) if self._live is None else self._live)
 
     def before_batch(self):
         if not self.learn.training:
@@ -270,7 +270,8 @@ def best_lr(
                        'trained already, and the smallest LR that was tried is taken')
     lr = min(lr for lr,loss in losses.items() if loss <= low + tie*(untrained-low))
     end = ', the lowest'
-    if losses[lr]>low: end = f'; a larger LR brought it to {low:.4g}, within {tie:.0%} of the fall'
+    if losses[lr]>low:
+        end = f'; a larger LR brought it to {low:.4g}: a difference below {100*tie:g} % of the fall does not count'
     return lr, f'a short cycle brought the held-out loss from {untrained:.4g} to {losses[lr]:.4g}{end}'
 
 # %% ../nbs/lr_search.ipynb #76f84bb6

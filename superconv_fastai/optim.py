@@ -1,4 +1,4 @@
-"""What is known about optimizers, fastai's and torch's: which one a fit will use, what its groups hold, how it steps and how it decays
+"""What is known about optimizers, fastai's and torch's: the one of the next fit, its groups, its steps, its decay
 
 Docs: https://superconv.github.io/superconv_fastai/optim.html.md"""
 
