@@ -9,19 +9,28 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import stats
 
-__all__ = ['margin', 'confidence_interval', 'judge', 'Claim', 'steps_to_reach', 'log_speedup']
+__all__ = ['margin', 'confidence_interval', 'pooled_spread', 'judge', 'Claim', 'steps_to_reach', 'log_speedup']
 
 margin = .5  # points of accuracy within which two results count as level: less than half of the 1.2 points of figure 1a
 
 def confidence_interval(values, # One value for each seed
-    looks:int=1 # Intervals that are to hold together
+    looks:int=1, # Intervals that are to hold together
+    spread:tuple=None # Standard deviation and degrees of freedom, if they are not those of the values
     ) -> tuple: # mean, low, high; infinite bounds where nothing can be said
     "Mean and its interval by Student's t. `looks` such intervals hold together with 95 % (Bonferroni)"
     x = np.asarray(list(values), dtype=float)
     if not np.isfinite(x).all(): return _median_interval(x, looks)
-    if len(x)<2: return float(x.mean()), -math.inf, math.inf
-    half = stats.t.ppf(1-.025/looks, len(x)-1)*stats.sem(x)
+    sd,df = spread or pooled_spread([x])
+    if not df: return float(x.mean()), -math.inf, math.inf
+    half = stats.t.ppf(1-.025/looks, df)*sd/math.sqrt(len(x))
     return float(x.mean()), float(x.mean()-half), float(x.mean()+half)
+
+def pooled_spread(settings):
+    "Standard deviation between the seeds of a setting, from several together; degrees of freedom. Equal ones are one"
+    settings = list({tuple(x) for x in settings})
+    df = sum(len(x)-1 for x in settings)
+    squares = sum(((np.asarray(x)-np.mean(x))**2).sum() for x in settings)
+    return (math.sqrt(squares/df) if df else math.nan), df
 
 def _median_interval(x, looks):
     "Median and its interval from order statistics, for values that may be infinite: of runs that never got there"
@@ -55,6 +64,8 @@ class Claim:
     rule:str='above' # As in `judge`
     unit:str='points' # 'points', 'times' (the values are logarithms) or another unit
     dropped:dict=field(default_factory=dict) # Name of a setting that could not be asked to the reason
+    alike:dict=field(default_factory=dict) # Name of a setting to its group, whose seeds have one spread
+    brief:bool=False # Are its numbers shown elsewhere?
     calibration:bool=False # Was the rule made with the data on which it is scored?
     links:str='' # Study, script and data
 
@@ -66,7 +77,10 @@ class Claim:
     @property
     def intervals(self):
         "Mean, low and high of each setting with seeds; all of a claim hold together"
-        return {k: confidence_interval(v, len(self.measured)) for k,v in self.measured.items()}
+        groups = {}
+        for k,v in self.measured.items(): groups.setdefault(self.alike.get(k, k), []).append(v)
+        def spread(k): return pooled_spread(groups[self.alike[k]]) if k in self.alike else None
+        return {k: confidence_interval(v, len(self.measured), spread(k)) for k,v in self.measured.items()}
 
     @property
     def sides(self):
@@ -100,6 +114,7 @@ class Claim:
 
     def numbers(self):
         "A line for each setting that has an interval, and one for each that dropped out"
+        if self.brief: return ''
         found = self.intervals
         res = [f'<br>{k}: never, with {len(v)} seeds' if k in self.never else f'<br>{k} {self.text(found[k])}'
                for k,v in self.settings.items() if k in self.never or k in found]
