@@ -87,7 +87,7 @@ class Regimes:
         return self.difference(data, images, (f'cycle{how}',epochs), (f'multistep{how}',baseline_epochs)).to_numpy()
 
     def baselines(self, data, images, epochs, tuned):
-        "Against how many epochs of multistep a cycle is held: as many, 3 and 8 times as many, those that are best for it"
+        "How long the multistep runs are with which a cycle is compared, and in how many epochs"
         yield 'as many',epochs
         for k in (3,8): yield f'{k} times as many',longer[k].get(epochs)
         if tuned: yield 'its best length',self.best_length(data, images)
