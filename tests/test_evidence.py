@@ -23,7 +23,7 @@ def test_intervals_hold_together():
     assert alone>.25 and together<.09
 
 def test_a_spread_from_several_settings():
-    "Two settings with three seeds each: the root of the mean square around their own means, and four degrees of freedom"
+    "Two settings of three seeds: the root of the mean square around their own means, four degrees of freedom"
     a,b = [1.,2.,3.],[10.,14.,18.]
     sd,df = pooled_spread([a, b])
     assert pooled_spread([a, b, a])==(sd, df) # the same runs under two names are no further evidence
