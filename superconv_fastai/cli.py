@@ -9,9 +9,10 @@ __all__ = ['demo_fits', 'cli_data', 'cli_fits', 'commands', 'digits_learner', 'n
            'as_documented', 'demo', 'show_recipes', 'run', 'small_learner', 'compare', 'train', 'main']
 
 # %% ../nbs/cli.ipynb #20316345
-import argparse, json, re, warnings
+import argparse, inspect, json, re, warnings
 from dataclasses import asdict
 from urllib.error import URLError
+from matplotlib.backend_bases import FigureCanvasBase
 with warnings.catch_warnings():
     warnings.simplefilter('ignore') # what other libraries say while they load is not about the command
     from fastcore.script import anno_parser, store_true
@@ -217,11 +218,26 @@ def compare(
 def _folder_learner(path, arch, size, bs, pretrained):
     "`vision_learner` on a folder of images"
     from fastai.vision import all as vision
-    if not hasattr(vision.models, arch): refuse('arch', arch, 'a network of torchvision, such as resnet18')
+    f = getattr(vision.models, arch, None)
+    if not inspect.isfunction(f) or f.__name__!=arch or f.__module__=='torchvision.models._api':
+        refuse('arch', arch, 'a network of torchvision, such as resnet18')
     parts = dict(train='train', valid='valid') if (path/'train').is_dir() else dict(valid_pct=.2, seed=0)
     dls = vision.ImageDataLoaders.from_folder(path, item_tfms=vision.Resize(size), bs=bs, **parts,
         batch_tfms=vision.aug_transforms(size=size))
-    return vision.vision_learner(dls, getattr(vision.models, arch), pretrained=pretrained, metrics=accuracy)
+    return vision.vision_learner(dls, f, pretrained=pretrained, metrics=accuracy)
+
+def _new_files(resume, **paths):
+    "The files that `train` makes: new ones, no two the same, of a kind that can be drawn"
+    files = {k:new_file(k, v) for k,v in paths.items() if v is not None}
+    if 'figure' in files:
+        kinds = FigureCanvasBase.get_supported_filetypes()
+        if files['figure'].suffix[1:].lower() not in kinds:
+            refuse('figure', paths['figure'], f"a file whose name ends with .{', .'.join(sorted(kinds))}")
+    seen = {} if resume is None else {Path(resume).resolve():'resume'}
+    for k,v in files.items():
+        other = seen.setdefault(v.resolve(), k)
+        if other!=k: refuse(k, paths[k], f'another file than that of `{other}`')
+    return files
 
 def train(
     data:str, # Folder of images, or digits, mnist, fashion_mnist, cifar10, cifar100
@@ -238,7 +254,7 @@ def train(
 ) -> SuperconvergeReport:
     "Find the LR, train one cycle with it, print what was done"
     count('epochs', epochs)
-    files = {k:new_file(k, v) for k,v in dict(save=save, out=out, figure=figure).items() if v is not None}
+    files = _new_files(resume, save=save, out=out, figure=figure)
     set_seed(seed)
     if data in cli_data: learn = small_learner(seed, data)
     elif Path(data).is_dir(): learn = _folder_learner(Path(data), arch, size, bs, bool(pretrained))
@@ -247,11 +263,11 @@ def train(
     report = learn.superconverge(epochs, freeze_epochs=int(bool(pretrained) and not named), resume=resume)
     print(report)
     if 'save' in files: torch.save(get_model(learn.model).state_dict(), files['save'])
-    if 'figure' in files: report.plot().figure.savefig(files['figure'], dpi=130)
     if 'out' in files:
         told = {k:getattr(report, k) for k in ('lr_max','n_steps','search_steps','metrics','restarts','notes')}
         told['tried'] = report.table().to_dict('records')
-        files['out'].write_text(json.dumps(told, indent=1) + '\n')
+        files['out'].write_text(json.dumps(as_json(told), indent=1, allow_nan=False) + '\n')
+    if 'figure' in files: report.plot().figure.savefig(files['figure'], dpi=130)
     return report
 
 # %% ../nbs/cli.ipynb #3aaba420

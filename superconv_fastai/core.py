@@ -6,7 +6,7 @@ Docs: https://superconv.github.io/superconv_fastai/core.html.md"""
 
 # %% auto #0
 __all__ = ['refuse', 'real', 'integer', 'count', 'random_seed', 'positive', 'above', 'at_least', 'share', 'values', 'choice',
-           'flag', 'any_file', 'new_file', 'replacing', 'unpartial', 'check_epochs', 'check_n_jobs']
+           'flag', 'any_file', 'new_file', 'replacing', 'unpartial', 'as_json', 'check_epochs', 'check_n_jobs']
 
 # %% ../nbs/core.ipynb #d29bb2da
 import math, operator, os
@@ -179,6 +179,15 @@ def unpartial(
 ):
     "The function in a `partial`, or `f` itself"
     return getattr(f, 'func', f)
+
+# %% ../nbs/core.ipynb #407b9c04
+def as_json(
+    v # Dicts, lists, numbers, text
+):
+    "`v` as JSON has it: what is not a finite number is null"
+    if isinstance(v, dict): return {k:as_json(o) for k,o in v.items()}
+    if isinstance(v, (list,tuple)): return [as_json(o) for o in v]
+    return None if isinstance(v, float) and not math.isfinite(v) else v
 
 # %% ../nbs/core.ipynb #02c945bd
 def check_epochs(

@@ -299,6 +299,7 @@ class _Search:
     "The parts of a search, and what they have cost"
     def __init__(self, learn, data, ratios, cycle, update):
         self.learn,self.data,self.ratios,self.cycle,self.update,self.cost = learn,data,ratios,cycle,update,0.
+        self.ends = {} # sum of the weights after the cycle to each LR
         n_acc = getattr(first(learn.cbs, risinstance(GradientAccumulation)), 'n_acc', 0)
         bs = batch_sizes(learn.dls.train)[1] or 1
         self.ranks = max(num_distrib(), 1)
@@ -337,6 +338,7 @@ class _Search:
             loss = math.inf
             if end.ok:
                 loss = float(end.loss.value) if end.scored else self._validated() # where a callback ended the fit
+            self.ends[lr] = sum(float(p.detach().abs().sum()) for p in learn.model.parameters())
         self.pay(end.batches*self.ranks/self.batches + self.scoring, f'LR {lr:.2g}: {loss:.4g}')
         return agreed(loss if math.isfinite(loss) else math.inf, learn)
 
@@ -354,9 +356,10 @@ class _Search:
         return agreed(lr, self.learn), res.reason, res.note
 
 # %% ../nbs/lr_search.ipynb #f2e314fc
-def _ignored(losses):
-    "Did all LRs lead to the same loss?"
-    return len(losses)>1 and len(set(losses.values()))==1 and math.isfinite(min(losses.values()))
+def _ignored(losses, ends):
+    "Did all LRs lead to the same loss and the same weights? The loss alone may be at its minimum, as that of a hinge"
+    alike = all(len(set(o.values()))==1 for o in (losses, ends))
+    return len(losses)>1 and alike and math.isfinite(min(losses.values()))
 
 def search_lr(
     learn:Learner, # Is afterwards what it was, to the bit
@@ -375,9 +378,9 @@ def search_lr(
     while lr is not None and (not losses or s.cost+n+s.scoring <= budget):
         lr = float(f'{lr:.3g}')
         losses[lr] = s.loss(lr, n)
-        if losses[lr]!=untrained and _ignored(losses):
-            raise ValueError(f'cycles to LRs of {min(losses):.2g} and {max(losses):.2g} end with the same loss to the '
-                             'last digit: the optimizer ignores its LR')
+        if losses[lr]!=untrained and _ignored(losses, s.ends):
+            raise ValueError(f'cycles to LRs of {min(losses):.2g} and {max(losses):.2g} end with the same weights to '
+                             'the last digit: the optimizer ignores its LR')
         lr = next_lr(losses, untrained)
     lr,why = best_lr(losses, untrained)
     trials = [dict(lr=k, loss=v, steps=n) for k,v in losses.items()]

@@ -520,12 +520,6 @@ _why = dict(n_train='training images', n_valid='held-out images', bs='images in 
 
 def _percent(v, sd=None): return 'no number' if v is None else f'{v:.2f} %' + (f' (sd {sd:g})' if sd else '')
 
-def _as_json(v):
-    "`v` as JSON has it: what is not a finite number is null"
-    if isinstance(v, dict): return {k:_as_json(o) for k,o in v.items()}
-    if isinstance(v, (list,tuple)): return [_as_json(o) for o in v]
-    return None if isinstance(v, float) and not math.isfinite(v) else v
-
 @dataclass(frozen=True, repr=False)
 class RecipeRun(Report):
     "What a run of a recipe gave, beside what was published"
@@ -587,7 +581,7 @@ def save(self:RecipeRun,
     path # The file: JSON. One that exists is replaced, at once or not at all
 ):
     "Write all of it"
-    d = {'superconv_fastai':'recipe run', 'format':1, **_as_json(asdict(self)), 'torch':torch.__version__}
+    d = {'superconv_fastai':'recipe run', 'format':1, **as_json(asdict(self)), 'torch':torch.__version__}
     with replacing(any_file('path', path)) as new: new.write_text(json.dumps(d, indent=1, allow_nan=False) + '\n')
 
 @patch(cls_method=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, asdict
 from torch.utils.data import DataLoader as TorchDataLoader
 from fastai.basics import *
 from fastai.callback.progress import CSVLogger
-from .checkpoint import SuperconvCheckpoint, read_checkpoint
+from .checkpoint import SuperconvCheckpoint, load_start, read_checkpoint
 from .core import *
 from .cycle import *
 from .fit import *
@@ -147,30 +147,36 @@ def diverges(
 
 # %% ../nbs/superconverge.ipynb #ab4b7262
 class DivergenceWatch(Callback):
-    "Ends a run that diverges, and says why in `why`. Reads what the recorder holds, no tensor of the device"
+    "Ends a run that diverges, and says why in `why`. Reads what the recorder holds, no tensor of the device itself"
     order,run_valid,_early = Recorder.order+1,False,10
     def __init__(self,
         gain:float=None, # What a short cycle gained
         every:int=1 # Batches between two decisions
     ):
-        self._gain,self._every = gain,every
-        self._reset()
+        self._gain,self._every,self._own,self.why = gain,every,None,''
 
     def _reset(self):
         self.why = self._wrong = ''
-        self._raw,self._val,self._start,self._lowest,self._top = [],0.,None,math.inf,0.
+        self._raw,self._val,self._start,self._lowest,self._top,self._lr = [],0.,None,math.inf,0.,0.
+        self._own = None if hasattr(self.learn, 'recorder') else AvgSmoothLoss()
 
     def before_fit(self):
         "validate() and get_preds() come here too"
-        self.run = hasattr(self.learn, 'recorder') and not self.learn.lock.locked()
+        self.run = not self.learn.lock.locked()
         if self.run: self._reset()
 
+    def _smoothed(self):
+        "The smoothed loss: the recorder's, or one like it where there is no recorder"
+        if self._own is None: return self.learn.recorder.smooth_loss
+        self._own.accumulate(self.learn)
+        return self._own
+
     def after_batch(self):
-        rec = self.learn.recorder
-        beta,val,smooth = rec.smooth_loss.beta,float(rec.smooth_loss.val),float(rec.smooth_loss.value)
+        loss = self._smoothed()
+        beta,val,smooth = loss.beta,float(loss.val),float(loss.value)
         self._raw.append((val-beta*self._val)/(1-beta)) # the loss of this batch
         self._val,n = val,len(self._raw)
-        lr = rec.lrs[-1]
+        lr = self._lr = self.learn.opt.hypers[-1]['lr'] if self._own else self.learn.recorder.lrs[-1]
         rises,self._top = lr>=self._top,max(lr, self._top)
         if not math.isfinite(val): self._wrong = f'the loss was not finite at batch {n}, at LR {lr:.3g}'
         elif n==self._early: self._start = self._lowest = smooth
@@ -203,7 +209,7 @@ class DivergenceWatch(Callback):
 def after_epoch(self:DivergenceWatch):
     "Has the network died at the peak?"
     n = len(self._raw)
-    if self._gain and n>=30 and self.learn.recorder.lrs[-1] < self._top/2:
+    if self._gain and n>=30 and self._lr < self._top/2:
         first,last = np.mean(self._raw[:10]),np.mean(self._raw[-max(10, n//20):])
         if first-last < .1*self._gain - 3*self._noise()/math.sqrt(10):
             self._wrong = (f'the loss was {last:.4g} when the LR had come down to half, and {first:.4g} in the first '
@@ -213,8 +219,8 @@ def after_epoch(self:DivergenceWatch):
 @patch
 def state_dict(self:DivergenceWatch):
     "What a checkpoint keeps"
-    rest = self._val, self._start, self._lowest, self._top
-    return dict(raw=torch.tensor(self._raw, dtype=torch.float64), rest=rest)
+    rest,own = (self._val, self._start, self._lowest, self._top),self._own and (self._own.val, self._own.count)
+    return dict(raw=torch.tensor(self._raw, dtype=torch.float64), rest=rest, own=own)
 
 @patch
 def load_state_dict(self:DivergenceWatch,
@@ -223,6 +229,7 @@ def load_state_dict(self:DivergenceWatch,
     "Go on from there"
     self._raw = sd['raw'].tolist()
     self._val,self._start,self._lowest,self._top = sd['rest']
+    if self._own and sd.get('own'): self._own.val,self._own.count = sd['own']
 
 # %% ../nbs/superconverge.ipynb #a7ff08e8
 class PhaseRecord(Callback):
@@ -262,7 +269,8 @@ def run_watched(
     phase:Phase, # Its LR is what is tried first; restarts are noted in it
     fit, # Called as `fit(lr_max, watch, attempt)`
     gain:float=None, # What a short cycle gained
-    goes_on:bool=False # Is it a run that was interrupted? Its start is not known then
+    goes_on:bool=False, # Is it a run that was interrupted?
+    to_start=None # Puts the start of such a run in place, where it is known
 ):
     "Train, and begin again with half the LR when the run diverges"
     back = save_state(learn)
@@ -278,10 +286,13 @@ def run_watched(
         if not rank_distrib():
             _cut_off(sizes)
             for f in events: f.unlink()
-        if goes_on:
+        if goes_on and to_start is None:
             raise Diverged(f'the resumed run diverged at LR {_number(phase.lr_max)}: {watch.why}. The file does not '
                            'hold the start of the run, so it cannot begin again by itself: delete the file and call '
                            'again, with half that LR. The learner is what it was before the call')
+        if goes_on:
+            to_start()
+            back,goes_on = save_state(learn),False
         phase.restarts.append(dict(lr_max=phase.lr_max, why=watch.why))
         phase.lr_max = [v/2 for v in phase.lr_max] if isinstance(phase.lr_max, list) else phase.lr_max/2
     else:
@@ -330,6 +341,7 @@ class _Superconverge:
     def __init__(self, learn, n_epoch, lr_max, search, search_valid, lr_mult, freeze_epochs, cycle, cbs, resume):
         store_attr()
         self.cbs,self.phases = L(cb() if isinstance(cb, type) else cb for cb in L(cbs)),[]
+        self.start = None # the checkpoint that the run goes on from, if it is of its start
         self.plan = [('head', freeze_epochs), ('all', n_epoch)] if freeze_epochs else [('all', n_epoch)]
         self.schedule = {k:v for k,v in cycle.items() if k not in ('wd','reset_opt')}
 
@@ -337,7 +349,8 @@ class _Superconverge:
         "The phases that the file knows; it goes on with the last of them"
         if self.resume is None or not Path(self.resume).exists(): return []
         def bad(allowed): refuse('resume', str(self.resume), f'{allowed}. Take another path, or delete the file')
-        kept = read_checkpoint(self.resume)['cbs'].get(('PhaseRecord', 0))
+        ck = read_checkpoint(self.resume)
+        kept,self.start = ck['cbs'].get(('PhaseRecord', 0)),None if ck['epoch'] else ck
         if kept is None: bad('a checkpoint of superconverge, and it is one of another fit')
         phases = [Phase(**o) for o in kept['phases']]
         if [(p.name,p.n_epoch) for p in phases] != self.plan[:len(phases)]:
@@ -411,13 +424,15 @@ def train(self:_Superconverge, phase, goes_on):
         with warnings.catch_warnings():
             if self.lr_max is None: warnings.filterwarnings('ignore', 'lr_max=.* is for SGD') # held-out items chose it
             learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=resume, **self.cycle)
-    with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain, goes_on)
+    to_start = partial(load_start, learn, self.start) if goes_on and self.start else None
+    with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain, goes_on, to_start)
 
 @patch
 def phase(self:_Superconverge, name, n_epoch, known=None):
     "Find and train, or go on with the phase that a file knows"
     learn = self.learn
     back = save_state(learn) if self.freeze_epochs else noop # freezing clears the optimizer's state
+    trainable = [(p, p.requires_grad) for p in learn.model.parameters()]
     if name=='head': learn.freeze()
     elif self.freeze_epochs: learn.unfreeze()
     try: res = known or self.find(name, n_epoch)
@@ -429,6 +444,10 @@ def phase(self:_Superconverge, name, n_epoch, known=None):
     try: self.train(res, known is not None)
     except ValueError: # a checkpoint that is refused
         back()
+        raise
+    except Diverged:
+        if name=='head': # nothing is left frozen
+            for p,t in trainable: p.requires_grad_(t)
         raise
 
 @patch

@@ -8,6 +8,7 @@ from fastai.callback.all import *
 from superconv_fastai.compare import Comparison, ready_fits
 from superconv_fastai.data import *
 from fastcore.docments import docments
+from superconv_fastai.lr_search import FoundLR
 from superconv_fastai.recipes import RecipeRun, recipes
 import superconv_fastai.cli as module
 
@@ -67,7 +68,29 @@ def test_train_refuses(tmp_path, capsys):
     assert 'a folder of images' in refused(capsys, 'train', 'nowhere')
     assert 'epochs=0' in refused(capsys, 'train', 'digits', '--epochs', '0')
     (tmp_path/'a').mkdir()
-    assert 'arch' in refused(capsys, 'train', str(tmp_path), '--arch', 'net')
+    for arch in ('net','get_model','detection'):
+        assert f"arch='{arch}'" in refused(capsys, 'train', str(tmp_path), '--arch', arch)
+
+def test_train_refuses_files_that_would_be_lost(tmp_path, capsys):
+    "A name without an ending would get one after it was checked; two outputs with one name would leave one"
+    def said(**files):
+        return refused(capsys, 'train', 'digits', *(str(o) for k,v in files.items() for o in (f'--{k}', v)))
+    (tmp_path/'fig.png').write_text('precious')
+    assert 'ends with' in said(figure=tmp_path/'fig') and '.png' in said(figure=tmp_path/'fig.xyz')
+    assert 'does not exist yet' in said(figure=tmp_path/'fig.png')
+    assert 'another file than that of `save`' in said(save=tmp_path/'same', out=tmp_path/'same')
+    assert 'another file than that of `resume`' in said(resume=tmp_path/'same', save=tmp_path/'.'/'same')
+    assert [f.name for f in tmp_path.iterdir()]==['fig.png'] and (tmp_path/'fig.png').read_text()=='precious'
+
+def test_numbers_that_json_does_not_know(folder, tmp_path, monkeypatch):
+    "A cycle that diverged has an infinite loss: null in the file"
+    def search(learn, *args, **kwargs):
+        return FoundLR(.01, 'a test', 2.3, [dict(lr=.01, loss=1., steps=3), dict(lr=1., loss=math.inf, steps=3)])
+    monkeypatch.setattr('superconv_fastai.superconverge.search_lr', search)
+    module.train('digits', epochs=1, out=tmp_path/'report.json')
+    def no(constant): raise ValueError(constant)
+    told = json.loads((tmp_path/'report.json').read_text(), parse_constant=no)
+    assert [o['valid_loss'] for o in told['tried']]==[1.,None]
 
 def test_digits_learner():
     learn = module.digits_learner(0, 'tune')

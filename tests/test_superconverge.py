@@ -429,7 +429,8 @@ def test_divergence_against_a_naive_reference():
                 want = i+1
                 break
         watch,rec = DivergenceWatch(),SimpleNamespace(smooth_loss=AvgSmoothLoss(), lrs=[])
-        watch.learn = SimpleNamespace(recorder=rec, model=None)
+        watch.learn = SimpleNamespace(recorder=rec, model=None, lock=SimpleNamespace(locked=lambda: False))
+        watch.before_fit()
         got = None
         for i,(l,lr) in enumerate(zip(raw, lrs)):
             rec.smooth_loss.accumulate(SimpleNamespace(loss=tensor(float(l), dtype=torch.float64)))
@@ -527,6 +528,31 @@ def test_after_three_restarts_it_stops_where_it_began(tmp_path):
         seeded(learn).superconverge(10, lr_max=.02, cbs=Explode(25, math.nan))
     assert alike(before, weights(learn)) and [cb.name for cb in learn.cbs]==['train_eval','recorder','cast_to_tensor']
 
+def test_a_run_resumed_at_its_start_begins_again_too(tmp_path):
+    "Killed in the first epoch, the file holds the start: the run is that of half the LR from there, to the bit"
+    a,b = learner(bn=False, seed=3),learner(bn=False)
+    explode = Explode(25, math.nan, .9*one_cycle(100, .02)(25))
+    with suppress(KeyboardInterrupt):
+        seeded(learner(bn=False)).superconverge(10, lr_max=.02, resume=tmp_path/'run', cbs=Kill(batch=5))
+    report = seeded(a).superconverge(10, lr_max=.02, resume=tmp_path/'run', cbs=explode)
+    seeded(b).fit_superconv(10, .01)
+    assert report.lr_max==.01 and len(report.restarts)==1 and alike(weights(a), weights(b))
+
+def test_without_a_recorder_the_loss_is_watched_all_the_same():
+    "Its decisions are those with one"
+    explode = partial(Explode, 25, math.nan, .9*one_cycle(100, .02)(25))
+    a,b = learner(bn=False),learner(bn=False)
+    b.remove_cb(Recorder)
+    with_,without = (seeded(o).superconverge(10, lr_max=.02, cbs=explode()) for o in (a, b))
+    assert without.lr_max==.01 and alike(weights(a), weights(b))
+    assert [r['why'] for r in without.restarts]==[r['why'] for r in with_.restarts] and not without.metrics
+
+def test_when_the_head_diverges_nothing_is_left_frozen():
+    learn = learner(bn=False, splitter=body_and_head)
+    with pytest.raises(Diverged):
+        seeded(learn).superconverge(2, lr_max=.02, freeze_epochs=2, cbs=Explode(5, math.nan))
+    assert all(p.requires_grad for p in learn.model.parameters())
+
 def test_large_lrs_are_no_divergence():
     "The LR that the search takes is not called diverged on the way up, whatever the seed"
     for seed in range(5):
@@ -569,6 +595,17 @@ def test_an_optimizer_that_ignores_its_lr_is_refused():
     before = weights(learn)
     with pytest.raises(ValueError, match='ignores its LR'): seeded(learn).superconverge(1)
     assert alike(before, weights(learn))
+
+def test_a_loss_that_has_reached_its_minimum_is_no_ignored_lr():
+    "Two well separated classes: with a hinge loss several LRs end at zero, and the smallest is taken"
+    set_seed(0)
+    y = torch.arange(300)%2
+    x = .1*torch.randn(300, 4) + 3*(2*y[:,None]-1)
+    dls = tensor_dls((x, y), (x[:50], y[:50]), 32, 'cpu')
+    learn = Learner(dls, nn.Linear(4, 2), loss_func=nn.MultiMarginLoss(), opt_func=sgd)
+    report = seeded(learn).superconverge(1, search=50)
+    assert list(report.table().valid_loss).count(0.)>1
+    assert report.lr_max==report.table().query('valid_loss==0').lr.min()
 
 def test_two_networks_in_one_learner_need_an_lr():
     class GANTrainer(Callback): name = 'gan_trainer'
