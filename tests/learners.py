@@ -64,10 +64,9 @@ def rows(load, **kwargs):
 
 @lru_cache
 def passages(n=12):
-    "Passages of `n` lines and where they are from, licence or README"
-    files = dict(licence=root/'LICENSE', readme=root/'README.md')
-    lines = {k:[l.strip() for l in f.read_text(encoding='utf-8').splitlines() if l.strip()][:96] for k,
-             f in files.items()}
+    "Passages of `n` lines and where they are from, the licence or a front page that does not change"
+    def lines_of(f): return [l.strip() for l in f.read_text(encoding='utf-8').splitlines() if l.strip()][:96]
+    lines = dict(licence=lines_of(root/'LICENSE'), readme=lines_of(root/'tests'/'data'/'front_page.txt'))
     return pd.DataFrame([(' '.join(ls[i:i+n//3]), k) for k,ls in lines.items() for i in range(0, len(ls), n//3)],
                         columns=['text','label'])
 
