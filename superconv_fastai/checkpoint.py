@@ -157,12 +157,14 @@ def _restore(learn, ck):
 
 def load_start(
     learn:Learner, # Not in a fit
-    ck:dict # A checkpoint of epoch 0
+    ck:dict, # A checkpoint of epoch 0
+    reset_opt:bool=False # Does the run make a new optimizer?
 ):
     "Put the start of a run in place: weights, optimizer, order of the data, random generators"
-    if learn.opt is None: learn.create_opt()
     _load_weights(learn, ck)
-    _load_opt(learn.opt, ck['opt'])
+    if not reset_opt:
+        if learn.opt is None: learn.create_opt()
+        _load_opt(learn.opt, ck['opt'])
     _load_randomness(learn, ck)
 
 # %% ../nbs/checkpoint.ipynb #42e742d6

@@ -424,7 +424,7 @@ def train(self:_Superconverge, phase, goes_on):
         with warnings.catch_warnings():
             if self.lr_max is None: warnings.filterwarnings('ignore', 'lr_max=.* is for SGD') # held-out items chose it
             learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=resume, **self.cycle)
-    to_start = partial(load_start, learn, self.start) if goes_on and self.start else None
+    to_start = partial(load_start, learn, self.start, self.cycle['reset_opt']) if goes_on and self.start else None
     with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain, goes_on, to_start)
 
 @patch

@@ -528,13 +528,18 @@ def test_after_three_restarts_it_stops_where_it_began(tmp_path):
         seeded(learn).superconverge(10, lr_max=.02, cbs=Explode(25, math.nan))
     assert alike(before, weights(learn)) and [cb.name for cb in learn.cbs]==['train_eval','recorder','cast_to_tensor']
 
-def test_a_run_resumed_at_its_start_begins_again_too(tmp_path):
+@pytest.mark.parametrize('new_opt', [False, True], ids=['', 'another optimizer before'])
+def test_a_run_resumed_at_its_start_begins_again_too(new_opt, tmp_path):
     "Killed in the first epoch, the file holds the start: the run is that of half the LR from there, to the bit"
     a,b = learner(bn=False, seed=3),learner(bn=False)
+    if new_opt:
+        a.opt_func = sgd
+        a.create_opt()
+        a.opt_func = Adam
     explode = Explode(25, math.nan, .9*one_cycle(100, .02)(25))
-    with suppress(KeyboardInterrupt):
-        seeded(learner(bn=False)).superconverge(10, lr_max=.02, resume=tmp_path/'run', cbs=Kill(batch=5))
-    report = seeded(a).superconverge(10, lr_max=.02, resume=tmp_path/'run', cbs=explode)
+    call = dict(lr_max=.02, resume=tmp_path/'run', reset_opt=new_opt)
+    with suppress(KeyboardInterrupt): seeded(learner(bn=False)).superconverge(10, cbs=Kill(batch=5), **call)
+    report = seeded(a).superconverge(10, cbs=explode, **call)
     seeded(b).fit_superconv(10, .01)
     assert report.lr_max==.01 and len(report.restarts)==1 and alike(weights(a), weights(b))
 
