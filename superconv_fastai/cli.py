@@ -98,6 +98,12 @@ def _in_words(res, tuned, baseline):
     return (df if df.diverged.any() else df.drop(columns='diverged')).to_string(index=False)
 
 # %% ../nbs/cli.ipynb #7b3e1c90
+def _check_figure(name, path):
+    "Refuse a name that matplotlib would change, or only fail at after the runs"
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path is not None and Path(path).suffix[1:].lower() not in kinds:
+        refuse(name, str(path), f"a file whose name ends with .{', .'.join(sorted(kinds))}")
+
 def _demo_run(name, fit, seed, n_epoch):
     "A row for each epoch of a run: optimizer steps so far, search included, and held-out accuracy"
     learn = digits_learner(seed)
@@ -125,6 +131,7 @@ def demo(
 ) -> pd.DataFrame: # A row for each epoch of each run
     "Train scikit-learn's digits by one call that tunes nothing, and as fastai documents it; print and draw the result"
     n_epoch,seeds = count('n_epoch', n_epoch),count('seeds', seeds)
+    _check_figure('out', out)
     with _one_thread(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         rows = [_demo_run(k, f, s, n_epoch) for s in range(seeds) for k,f in demo_fits.items()]
@@ -200,6 +207,7 @@ def compare(
 ) -> Comparison:
     "Tune the LR of each fit, compare the fits on a small network, print the table"
     choice('data', data, cli_data)
+    _check_figure('out', out)
     fits,n_epoch,lrs,seeds = names(fits),integers(n_epoch),numbers(lrs),count('seeds', seeds)
     for f in fits: choice('fits', f, cli_fits)
     make = partial(small_learner, data=data, n_train=n_train, folder=folder, device=device)
@@ -227,12 +235,8 @@ def _folder_learner(path, arch, size, bs, pretrained):
     return vision.vision_learner(dls, f, pretrained=pretrained, metrics=accuracy)
 
 def _new_files(resume, **paths):
-    "The files that `train` makes: new ones, no two the same, of a kind that can be drawn"
+    "The files that `train` makes: new ones, no two the same"
     files = {k:new_file(k, v) for k,v in paths.items() if v is not None}
-    if 'figure' in files:
-        kinds = FigureCanvasBase.get_supported_filetypes()
-        if files['figure'].suffix[1:].lower() not in kinds:
-            refuse('figure', paths['figure'], f"a file whose name ends with .{', .'.join(sorted(kinds))}")
     seen = {} if resume is None else {Path(resume).resolve():'resume'}
     for k,v in files.items():
         other = seen.setdefault(v.resolve(), k)
@@ -254,6 +258,7 @@ def train(
 ) -> SuperconvergeReport:
     "Find the LR, train one cycle with it, print what was done"
     count('epochs', epochs)
+    _check_figure('figure', figure)
     files = _new_files(resume, save=save, out=out, figure=figure)
     set_seed(seed)
     if data in cli_data: learn = small_learner(seed, data)

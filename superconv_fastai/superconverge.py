@@ -9,6 +9,7 @@ __all__ = ['Phase', 'SuperconvergeReport', 'diverges', 'DivergenceWatch', 'Phase
 
 # %% ../nbs/superconverge.ipynb #b24180e2
 import math, os, time, warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field, asdict
 from torch.utils.data import DataLoader as TorchDataLoader
 from fastai.basics import *
@@ -147,36 +148,30 @@ def diverges(
 
 # %% ../nbs/superconverge.ipynb #ab4b7262
 class DivergenceWatch(Callback):
-    "Ends a run that diverges, and says why in `why`. Reads what the recorder holds, no tensor of the device itself"
+    "Ends a run that diverges, and says why in `why`. Reads what the recorder holds, no tensor of the device"
     order,run_valid,_early = Recorder.order+1,False,10
     def __init__(self,
         gain:float=None, # What a short cycle gained
         every:int=1 # Batches between two decisions
     ):
-        self._gain,self._every,self._own,self.why = gain,every,None,''
+        self._gain,self._every = gain,every
+        self._reset()
 
     def _reset(self):
         self.why = self._wrong = ''
-        self._raw,self._val,self._start,self._lowest,self._top,self._lr = [],0.,None,math.inf,0.,0.
-        self._own = None if hasattr(self.learn, 'recorder') else AvgSmoothLoss()
+        self._raw,self._val,self._start,self._lowest,self._top = [],0.,None,math.inf,0.
 
     def before_fit(self):
         "validate() and get_preds() come here too"
         self.run = not self.learn.lock.locked()
         if self.run: self._reset()
 
-    def _smoothed(self):
-        "The smoothed loss: the recorder's, or one like it where there is no recorder"
-        if self._own is None: return self.learn.recorder.smooth_loss
-        self._own.accumulate(self.learn)
-        return self._own
-
     def after_batch(self):
-        loss = self._smoothed()
-        beta,val,smooth = loss.beta,float(loss.val),float(loss.value)
+        rec = self.learn.recorder
+        beta,val,smooth = rec.smooth_loss.beta,float(rec.smooth_loss.val),float(rec.smooth_loss.value)
         self._raw.append((val-beta*self._val)/(1-beta)) # the loss of this batch
         self._val,n = val,len(self._raw)
-        lr = self._lr = self.learn.opt.hypers[-1]['lr'] if self._own else self.learn.recorder.lrs[-1]
+        lr = rec.lrs[-1]
         rises,self._top = lr>=self._top,max(lr, self._top)
         if not math.isfinite(val): self._wrong = f'the loss was not finite at batch {n}, at LR {lr:.3g}'
         elif n==self._early: self._start = self._lowest = smooth
@@ -209,7 +204,7 @@ class DivergenceWatch(Callback):
 def after_epoch(self:DivergenceWatch):
     "Has the network died at the peak?"
     n = len(self._raw)
-    if self._gain and n>=30 and self._lr < self._top/2:
+    if self._gain and n>=30 and self.learn.recorder.lrs[-1] < self._top/2:
         first,last = np.mean(self._raw[:10]),np.mean(self._raw[-max(10, n//20):])
         if first-last < .1*self._gain - 3*self._noise()/math.sqrt(10):
             self._wrong = (f'the loss was {last:.4g} when the LR had come down to half, and {first:.4g} in the first '
@@ -219,8 +214,8 @@ def after_epoch(self:DivergenceWatch):
 @patch
 def state_dict(self:DivergenceWatch):
     "What a checkpoint keeps"
-    rest,own = (self._val, self._start, self._lowest, self._top),self._own and (self._own.val, self._own.count)
-    return dict(raw=torch.tensor(self._raw, dtype=torch.float64), rest=rest, own=own)
+    rest = self._val, self._start, self._lowest, self._top
+    return dict(raw=torch.tensor(self._raw, dtype=torch.float64), rest=rest)
 
 @patch
 def load_state_dict(self:DivergenceWatch,
@@ -229,7 +224,6 @@ def load_state_dict(self:DivergenceWatch,
     "Go on from there"
     self._raw = sd['raw'].tolist()
     self._val,self._start,self._lowest,self._top = sd['rest']
-    if self._own and sd.get('own'): self._own.val,self._own.count = sd['own']
 
 # %% ../nbs/superconverge.ipynb #a7ff08e8
 class PhaseRecord(Callback):
@@ -425,7 +419,9 @@ def train(self:_Superconverge, phase, goes_on):
             if self.lr_max is None: warnings.filterwarnings('ignore', 'lr_max=.* is for SGD') # held-out items chose it
             learn.fit_superconv(phase.n_epoch, lr_max, cbs=cbs, resume=resume, **self.cycle)
     to_start = partial(load_start, learn, self.start, self.cycle['reset_opt']) if goes_on and self.start else None
-    with learn.added_cbs(self.cbs): run_watched(learn, phase, fit, gain, goes_on, to_start)
+    own = L() if hasattr(learn, 'recorder') else L(Recorder()) # the watch reads one
+    with learn.added_cbs(self.cbs+own), learn.no_logging() if own else nullcontext():
+        run_watched(learn, phase, fit, gain, goes_on, to_start)
 
 @patch
 def phase(self:_Superconverge, name, n_epoch, known=None):

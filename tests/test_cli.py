@@ -82,6 +82,11 @@ def test_train_refuses_files_that_would_be_lost(tmp_path, capsys):
     assert 'another file than that of `resume`' in said(resume=tmp_path/'same', save=tmp_path/'.'/'same')
     assert [f.name for f in tmp_path.iterdir()]==['fig.png'] and (tmp_path/'fig.png').read_text()=='precious'
 
+def test_figures_that_cannot_be_drawn_are_refused_before_the_runs(tmp_path, capsys):
+    "matplotlib would write fig.png over another file, or fail at fig.xyz when all has run"
+    for call in ('demo','compare'):
+        for name in ('fig','fig.xyz'): assert 'ends with' in refused(capsys, call, '--out', str(tmp_path/name))
+
 def test_numbers_that_json_does_not_know(folder, tmp_path, monkeypatch):
     "A cycle that diverged has an infinite loss: null in the file"
     def search(learn, *args, **kwargs):

@@ -132,31 +132,27 @@ def test_speedup():
 
 # ---- the map of regimes ----
 
-def regimes(tmp_path, *runs, images=2500):
-    "A log with these runs: schedule, lr, epochs, split, seed, accuracy, and perhaps the machine, or wd=..."
+def regimes(folder, *runs):
+    "A log with these runs: schedule, LR, epochs, split, seed, accuracy; perhaps a dict with images, wd, machine"
     from regime_map import Regimes
     from superconv_fastai.runs import RunLog
-    with RunLog('study', tmp_path/'log.jsonl', dict(study='regimes')) as log:
+    folder.mkdir(exist_ok=True)
+    with RunLog('study', folder/'log.jsonl', dict(study='regimes')) as log:
         for schedule,lr,n,split,seed,acc,*more in runs:
-            wd,machine,size = 1e-4,'A',images
-            for o in more:
-                if isinstance(o, str): machine = o
-                elif o<1: wd = o
-                else: size = o
-            log.add(('cifar10', size, schedule, lr, wd, n, split, seed),
-                    dict(accuracy=acc, status='finished', machine=machine))
-    return Regimes(tmp_path/'log.jsonl')
+            o = dict(images=2500, wd=1e-4, machine='A') | (more[0] if more else {})
+            log.add(('cifar10', o['images'], schedule, lr, o['wd'], n, split, seed),
+                    dict(accuracy=acc, status='finished', machine=o['machine']))
+    return Regimes(folder/'log.jsonl')
 
 pair = [('cycle',3.,25,'test',0,.47), ('multistep',.35,25,'test',0,.45), ('multistep',.35,200,'test',0,.44)]
 
-def tries(schedule, n, *more, **scores):
-    "Runs of a search: `lr_035=.4` is an accuracy of .4 with LR .35"
-    def lr(k): return float({'lr_01':.1, 'lr_035':.35, 'lr_1':1., 'lr_35':3.5, 'lr_3':3., 'lr_10':10.}[k])
-    return [(schedule, lr(k), n, 'tune', 1000, v, *more) for k,v in scores.items()]
+def search(schedule, n, scores, **more):
+    "Runs of a search: accuracy by LR"
+    return [(schedule, lr, n, 'tune', 1000, acc, more) for lr,acc in scores.items()]
 
 def test_gain_is_paired_by_seed_and_kind_of_machine(tmp_path):
     r = regimes(tmp_path, *pair, ('cycle', 3., 25, 'test', 1, .40), ('cycle', 3., 25, 'test', 2, .40),
-                ('multistep', .35, 25, 'test', 2, .1, 'B'))
+                ('multistep', .35, 25, 'test', 2, .1, dict(machine='B')))
     assert r.gain('cifar10', 2500, 25, 25)==pytest.approx([2.]) # seed 1 has no partner, seed 2 one from elsewhere
     t = r.table().set_index(['epochs','against'])
     assert (
@@ -167,45 +163,42 @@ def test_gain_is_paired_by_seed_and_kind_of_machine(tmp_path):
     )
 
 def test_an_unfinished_search_has_no_tuned_lr(tmp_path):
-    search = tries('multistep', 25, lr_01=.41, lr_035=.44, lr_1=.45)
-    assert regimes(tmp_path, *pair, *search).tuned_lr('cifar10', 2500, 'multistep', 25) is None
+    tries = search('multistep', 25, {.1:.41, .35:.44, 1.:.45})
+    assert regimes(tmp_path, *pair, *tries).tuned_lr('cifar10', 2500, 'multistep', 25) is None
 
 def test_tuned_lr(tmp_path):
-    search = tries('multistep', 25, lr_01=.41, lr_035=.44, lr_1=.45, lr_35=.2)
-    r = regimes(tmp_path, *pair, *search, ('multistep', 1., 25, 'test', 0, .46))
+    tries = search('multistep', 25, {.1:.41, .35:.44, 1.:.45, 3.5:.2})
+    r = regimes(tmp_path, *pair, *tries, ('multistep', 1., 25, 'test', 0, .46))
     assert r.tuned_lr('cifar10', 2500, 'multistep', 25)==1. and r.tuned_lr('cifar10', 2500, 'multistep', 200) is None
     assert r.scores('cifar10', 2500, 'multistep, tuned', 25).tolist()==[.46]
 
 def test_lr_and_weight_decay_are_found_together(tmp_path):
     "The best weight decay has an LR of its own; without a neighbour above it the search is not finished"
-    def search(wd, best): return tries('cycle', 75, wd, lr_1=best-.02, lr_3=best, lr_10=best-.01)
-    decays = [search(wd, best) for wd,best in ((1e-4,.40), (3e-4,.41), (1e-3,.42), (3e-3,.43))]
+    def at(wd, best): return search('cycle', 75, {1.:best-.02, 3.:best, 10.:best-.01}, wd=wd)
+    some = sum((at(wd, best) for wd,best in ((1e-4,.40), (3e-4,.41), (1e-3,.42), (3e-3,.43))), [])
     cell = 'cifar10',2500,'cycle',200
-    r = regimes(tmp_path, *pair, *sum(decays, []))
+    r = regimes(tmp_path/'some', *pair, *some)
     assert r.tuned_lr_wd(*cell)==(None,None) and r.scores('cifar10', 2500, 'cycle, tuned with wd', 200).empty
-    more = [*sum(decays, []), *search(1e-2, .41), ('cycle', 3., 200, 'test', 0, .48, 3e-3)]
-    (other := tmp_path/'more').mkdir()
-    r = regimes(other, *pair, *more)
+    r = regimes(tmp_path/'all', *pair, *some, *at(1e-2, .41), ('cycle', 3., 200, 'test', 0, .48, dict(wd=3e-3)))
     assert r.tuned_lr_wd(*cell)==(3.,3e-3)
     assert r.scores('cifar10', 2500, 'cycle, tuned with wd', 200).tolist()==[.48]
 
 def test_the_best_length_is_chosen_on_training_items(tmp_path):
     "At 200 and 600 epochs multistep is scored with the LR of 75; its best length is known when all were tried"
-    search = sum((tries('multistep', n, lr_01=.40, lr_035=top, lr_1=.41) for n,top in ((25,.44), (75,.45))), [])
-    some = [*search, ('multistep', .35, 200, 'tune', 1000, .47)]
-    assert regimes(tmp_path, *pair, *some).best_length('cifar10', 2500) is None
-    (other := tmp_path/'more').mkdir()
-    cycle = [*tries('cycle', 25, lr_1=.4, lr_3=.45, lr_10=.4)]
-    r = regimes(other, *pair, *some, *cycle, ('multistep', .35, 600, 'tune', 1000, .46))
+    tops = (8,.43),(25,.44),(75,.45)
+    some = sum((search('multistep', n, {.1:.40, .35:top, 1.:.41}) for n,top in tops), [])
+    some += search('multistep', 200, {.35:.47})
+    assert regimes(tmp_path/'some', *pair, *some).best_length('cifar10', 2500) is None
+    cycle = search('cycle', 25, {1.:.4, 3.:.45, 10.:.4})
+    r = regimes(tmp_path/'all', *pair, *some, *cycle, *search('multistep', 600, {.35:.46}))
     assert r.best_length('cifar10', 2500)==200
     t = r.table().set_index(['lr','against'])
     assert t.gain['tuned', 'its best length']==pytest.approx(3) # 47 against 44, the test score at 200 epochs
 
 def test_slopes_over_the_size_of_the_training_set(tmp_path):
     "Three points more with 1,000 images than with 10,000: three points fewer for each ten times more"
-    sizes = [(s, lr, 25, 'test', 0, acc, n) for n,gain in ((1000,.05), (10_000,.02))
+    sizes = [(s, lr, 25, 'test', 0, acc, dict(images=n)) for n,gain in ((1000,.05), (10_000,.02))
              for s,lr,acc in (('cycle', 3., .4+gain), ('multistep', .35, .4))]
-    slope,n = regimes(tmp_path, *sizes).slopes('cifar10', 25, 25)
+    slope,n = regimes(tmp_path/'two', *sizes).slopes('cifar10', 25, 25)
     assert slope.tolist()==pytest.approx([-3.]) and n==2
-    (other := tmp_path/'one').mkdir()
-    assert regimes(other, *pair).slopes('cifar10', 25, 25)[1]==0 # one size has no slope
+    assert regimes(tmp_path/'one', *pair).slopes('cifar10', 25, 25)[1]==0 # one size has no slope

@@ -17,8 +17,7 @@ arms = ['cycle','cycle, tuned','cycle, tuned with wd','multistep','multistep, tu
 longer = {3:{8:25, 25:75, 75:200, 200:600}, 8:{8:75, 25:200, 75:600}} # epochs of a cycle to those of multistep
 cycles = {('cifar10',1000):[8,25,75,200], ('cifar10',2500):[8,25,75,200], ('cifar10',10_000):[8,25,75],
           ('fashion_mnist',2500):[25,75,200]} # epochs of the cycles
-lengths = {('cifar10',2500):[25,75,200,600], ('cifar10',1000):[25,75,200,600], ('fashion_mnist',2500):[25,75,200],
-           ('cifar10',10_000):[8,25,75]} # among which multistep's best is looked for
+longest = {('cifar10',1000):[600], ('cifar10',2500):[600]} # of multistep, beside the lengths of cycles
 
 def best_inside(scores, low, high, at_least):
     "The value with the best score when its neighbours were tried, too; `None` while they were not"
@@ -61,7 +60,8 @@ class Regimes:
             r = self.select(data=data, images=images, schedule='multistep', epochs=n, split='tune', wd=papers_wd,
                             lr=self.tuned_lr(data, images, 'multistep', n))
             return r.accuracy.iloc[0] if len(r) else None
-        scores = pd.Series({n:score(n) for n in lengths[data,images]}, dtype=float)
+        lengths = [*cycles[data,images], *longest.get((data,images), [])]
+        scores = pd.Series({n:score(n) for n in lengths}, dtype=float)
         return None if scores.isna().any() else int(scores.idxmax())
 
     # ---- scores, on the test images ----
@@ -113,7 +113,7 @@ class Regimes:
     def slopes(self, data, epochs, baseline_epochs, how=''):
         "For each seed the change of the gain, in points, for each ten times more images, and how many sizes it has"
         gains = {n: self.difference(data, n, (f'cycle{how}',epochs), (f'multistep{how}',baseline_epochs))
-                 for d,n in lengths if d==data}
+                 for d,n in cycles if d==data}
         gains = pd.DataFrame({n:g for n,g in gains.items() if len(g)}).dropna()
         if len(gains.columns)<2 or gains.empty: return [],0
         return np.polyfit(np.log10(gains.columns.astype(float)), gains.T, 1)[0],len(gains.columns)
