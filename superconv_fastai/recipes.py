@@ -114,6 +114,8 @@ class Recipe:
     def div(self): return self.lr_max/self.lr_min # what `fit_superconv` calls it
     @property
     def epochs(self): return self.steps*self.bs/self.n_train # how often each training image is seen
+    @property
+    def is_one_cycle(self): return self.policy in policies and not self.mom_stepsize # can `fit_superconv` train it?
 
 # %% ../nbs/recipes.ipynb #d233ef14
 @patch
@@ -380,6 +382,13 @@ class BatchStatistics(Callback):
     after_cancel_validate = after_validate
 
 # %% ../nbs/recipes.ipynb #c1fa9403
+class _RunOf(Callback):
+    "A run goes on from a file of the same recipe and seed alone"
+    def __init__(self, name, seed): self._of = dict(recipe=name, seed=seed)
+    def state_dict(self): return self._of
+    def load_state_dict(self, sd):
+        if sd!=self._of: raise ValueError(f'it is a run of {sd}, and this is one of {self._of}')
+
 class _MirrorTest(Callback):
     "Evaluate the mean of the outputs for each image and for its mirror image"
     run_train = False
@@ -483,8 +492,10 @@ def learner_of(
         if r.pad is not None and isinstance(t, RandomCropMirror): t.pad = r.pad
     smooth = dict(label_smoothing=r.label_smoothing) if r.label_smoothing else {}
     groups = {} if r.bias_lr==1 else dict(splitter=_norm_biases_apart)
-    cbs = [BatchStatistics()]*(r.bn_eval=='batch') + [_MirrorTest()]*r.mirror_test
-    learn = Learner(dls, _model_of(r, dls).to(dls.device), CrossEntropyLossFlat(**smooth), metrics=accuracy,
+    cbs = [_RunOf(r.name, seed)] + [BatchStatistics()]*(r.bn_eval=='batch') + [_MirrorTest()]*r.mirror_test
+    model = _model_of(r, dls).to(dls.device)
+    if torch.device(dls.device).type=='cpu': model.to(memory_format=torch.channels_last) # 1.1 to 1.7 times as fast
+    learn = Learner(dls, model, CrossEntropyLossFlat(**smooth), metrics=accuracy,
                     opt_func=_opt_func(r), lr=_by_group(r.lr_max, r.bias_lr), wd=_by_group(r.wd, 1/r.bias_lr),
                     wd_bn_bias=r.wd_norm_bias, moms=tuple(values(r.moms) or [r.moms]*3), cbs=cbs, **groups)
     seed_all(seed, dls)
@@ -493,6 +504,12 @@ def learner_of(
 # %% ../nbs/recipes.ipynb #189b85a4
 def _epochs_of(r, learn): return max(1, round(r.steps/len(learn.dls.train)))
 
+def _check_resume(r, resume, path=None):
+    if resume is None: return
+    if not r.is_one_cycle:
+        refuse('resume', str(resume), f'None: {r.name} is not trained by fit_superconv, which writes and reads it')
+    if path is not None and any_file('resume', resume)==path: refuse('resume', str(resume), 'another file than `path`')
+
 def _driven(recipe, n_steps, n_groups):
     "What `StepScheduler` drives: a momentum that is constant is the optimizer's own"
     lr,mom = replace(recipe, lr_max=_by_group(recipe.lr_max, recipe.bias_lr)).schedules(n_steps)
@@ -500,19 +517,22 @@ def _driven(recipe, n_steps, n_groups):
 
 def fit_recipe(
     learn:Learner, # From `learner_of`
-    recipe:Recipe # What to follow: the scaled recipe, if the learner is of one
+    recipe:Recipe, # What to follow: the scaled recipe, if the learner is of one
+    resume=None # Path of a file to write after each epoch, and to go on from: as in `fit_superconv`
 ):
     """Train as a recipe says
 
+    Raises: `ValueError` for a bad argument, or a file at `resume` that belongs to another fit
     See also: `learner_of`; `run_recipe`"""
     if not isinstance(recipe, Recipe): refuse('recipe', recipe, 'a Recipe: find_recipe(name), or what it was scaled to')
+    _check_resume(recipe, resume)
     r,n_epoch = recipe,_epochs_of(recipe, learn)
-    if r.policy not in policies or r.mom_stepsize:
+    if not r.is_one_cycle:
         return learn.fit(n_epoch, cbs=[StepScheduler(partial(_driven, r)), TerminateOnNaNCallback()])
     leg = r.schedules(n_epoch*len(learn.dls.train))[0].stepsize
     lrs = _by_group(r.lr_max, r.bias_lr)
     learn.fit_superconv(n_epoch, lrs, r.div, r.div_final, stepsize=leg, moms=learn.moms, policy=r.policy,
-                        cbs=TerminateOnNaNCallback())
+                        cbs=TerminateOnNaNCallback(), resume=resume)
 
 # %% ../nbs/recipes.ipynb #6aaf17a0
 _why = dict(n_train='training images', n_valid='held-out images', bs='images in a step', steps='steps',
@@ -530,7 +550,7 @@ class RecipeRun(Report):
     accuracy:float # On the held-out images at the end, %; the best on the way of a range test
     epochs:list # For each evaluation: step, training loss, held-out loss, accuracy in %
     status:str # 'finished' or 'diverged'
-    seconds:float # Wall time
+    seconds:float # Wall time; after `resume`, of the last part
     device:str # Where it ran
     said:str='' # A range test's verdict
 
@@ -635,10 +655,10 @@ class _ShowEpochs(Callback):
     def __init__(self, update): self.update = update
     def after_epoch(self): self.update(self.epoch+1, f'held-out accuracy {self.recorder.values[-1][-1]:.3f}')
 
-def _train(learn, r):
+def _train(learn, r, resume=None):
     "What a training run of a recipe gives"
     with progress(_epochs_of(r, learn)) as update, learn.no_bar(), learn.added_cbs(_ShowEpochs(update)):
-        fit_recipe(learn, r)
+        fit_recipe(learn, r, resume)
     n = len(learn.dls.train)
     rows = [[n*i, float(v[0]), float(v[1]), 100*float(v[2])] for i,v in enumerate(learn.recorder.values, 1)]
     if len(rows)==_epochs_of(r, learn): return dict(epochs=rows, accuracy=rows[-1][-1])
@@ -653,7 +673,8 @@ def run_recipe(
     seed:int=0, # Decides the initial weights and the order of the batches
     folder:str=None, # Where the data lie; SUPERCONV_DATA, else a download, when None
     device:str=None, # fastai's default when None
-    path:str=None # Write the result to this file, as JSON
+    path:str=None, # Write the result to this file, as JSON
+    resume:str=None # A file to write after each epoch, and to go on from when the run was interrupted
 ) -> RecipeRun: # Our number beside the published one
     """Train as a recipe says and compare with what was published. Says beforehand what is reduced and how long it
     will take
@@ -663,6 +684,7 @@ def run_recipe(
     full = find_recipe(recipe)
     r,device = full.scaled(scale),_device(device)
     if path is not None: path = any_file('path', path)
+    _check_resume(r, resume, path)
     if r.data=='imagenet' and r.n_train>20_000 and device.type=='cpu':
         raise ValueError(f'{r.name} at scale {scale:g} is {r.steps*r.bs:,} images of {r.size} x {r.size} pixels: '
                          'that needs a GPU. On the CPU try a scale below 0.01')
@@ -671,7 +693,7 @@ def run_recipe(
     less = f'at scale {scale:g}, {run.reduced()}; ' if scale<1 else ''
     print(f'{full.name}: {less}about {_minutes(learn, r):.1f} minutes on {device}', flush=True)
     start = time.perf_counter()
-    with learn.no_logging(): found = (_range_test if r.policy=='range test' else _train)(learn, r)
+    with learn.no_logging(): found = _range_test(learn, r) if r.policy=='range test' else _train(learn, r, resume)
     run = replace(run, **found, seconds=time.perf_counter()-start)
     if path is not None: run.save(path)
     return run

@@ -290,6 +290,39 @@ def test_divergence_is_a_result(folder, tmp_path):
     assert run.status=='diverged' and 0<=run.accuracy<50 and 'diverged' in repr(run)
     assert 'NaN' not in (tmp_path/'r.json').read_text() and RecipeRun.load(tmp_path/'r.json').status=='diverged'
 
+class Interrupt(Callback):
+    "A kill after the first epoch"
+    order = 2000
+    def after_epoch(self): raise KeyboardInterrupt
+
+def test_an_interrupted_run_goes_on(folder, tiny, tmp_path, monkeypatch):
+    "To the bit, with the curve from the start; a run of another seed or recipe does not go on from its file"
+    from superconv_fastai import recipes as module
+    def run(r, seed=0, **kwargs): return run_recipe(r, seed=seed, folder=folder, device='cpu', **kwargs)
+    r,file = small(steps=12),tmp_path/'run.pth'
+    whole = run(r)
+    def interrupted(*args, **kwargs):
+        learn = learner_of(*args, **kwargs)
+        learn.add_cb(Interrupt())
+        return learn
+    with monkeypatch.context() as m:
+        m.setattr(module, 'learner_of', interrupted)
+        with pytest.raises(KeyboardInterrupt): run(r, resume=file)
+    for other,seed in ((r,1), (replace(r, name='other'),0)):
+        with pytest.raises(ValueError, match='it is a run of .* and this is one of'): run(other, seed, resume=file)
+    assert run(r, resume=file).epochs==whole.epochs and len(whole.epochs)==3
+    assert run(r, resume=file).epochs==whole.epochs # nothing is left to train
+
+def test_what_cannot_be_resumed(folder, tiny, tmp_path):
+    file = tmp_path/'run.pth'
+    for kwargs in (dict(policy='range test', lr_max=1.), dict(policy='constant'),
+                   dict(mom_stepsize=4, moms=(.95,.85,.95))):
+        with pytest.raises(ValueError, match='resume=.*must be None'):
+            run_recipe(small(**kwargs), folder=folder, device='cpu', resume=file)
+    with pytest.raises(ValueError, match='resume=.*must be another file'):
+        run_recipe(small(), folder=folder, device='cpu', resume=file, path=file)
+    assert not file.exists()
+
 # ---- what cannot be done ----
 
 def fails(match, *args, **kwargs):
