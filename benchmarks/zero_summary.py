@@ -156,7 +156,7 @@ def study(half):
                                      search=('search','mean'), steps=('steps','mean'), restarts=('restarts','sum'),
                                      has_accuracy=('has_accuracy','first'))
     cells['lrs'] = ours.groupby('cell').lr.agg(list)
-    for arm in ('calibrated default','Prodigy','fine_tune','superconverge, head first'):
+    for arm in ('calibrated default','range test','Prodigy','fine_tune','superconverge, head first'):
         if arm in set(df.arm): cells[arm] = df[df.arm==arm].groupby('cell').regret.mean()
     rivals = [a for a in ('valley','steep','calibrated default',*LR_FREE) if a in set(df.arm)]
     def records(table):
@@ -170,7 +170,9 @@ def study(half):
                saved={w:records(steps_saved(df, w)) for w in ('valley','steep')})
     on_all = regrets(runs, others=False)
     on_all = on_all[on_all.has_accuracy & (on_all.arm=='superconverge')].regret
-    return res | dict(aims=aims(res), on_all_seeds=on_all.mean())
+    mixed = records(by_arm(ours))[0] if len(percent) else None # as if percent were points
+    return res | dict(aims=aims(res), on_all_seeds=on_all.mean(), mixed=mixed,
+                      mixed_differences={a:difference(df, a) for a in rivals} if len(percent) else {})
 
 def aims(half):
     "What was aimed at: in words, what came of it, was it reached? `None` where the runs cannot tell"
