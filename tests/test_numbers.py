@@ -71,10 +71,10 @@ def test_no_other_number_is_claimed(page):
     assert not measurement.findall(no_measurement.sub('', text))
 
 def test_finders_lose_what_the_lesson_says():
-    names = {'superconverge':'`superconverge`', 'probe':'`curvature_lr_find`', 'range test':'`lr_range_test`'}
-    names |= {k:f"`lr_find`'s `{k}`" for k in ('minimum','steep','valley')}
-    arms = sorted((r for r in load('zero_tuning')['confirmation']['arms'] if r['arm'] in names), key=lambda r: r['mean'])
-    rows = ' '.join(f"| {names[r['arm']]} | {r['mean']:.1f} |" for r in arms)
+    names = {'superconverge':'`superconverge`', 'probe':'`curvature_lr_find`', 'range test':'`lr_range_test`',
+             **{k:f"`lr_find`'s `{k}`" for k in ('minimum','steep','valley')}}
+    arms = [r for r in load('zero_tuning')['confirmation']['arms'] if r['arm'] in names]
+    rows = ' '.join(f"| {names[r['arm']]} | {r['mean']:.1f} |" for r in sorted(arms, key=lambda r: r['mean']))
     assert len(arms)==len(names) and rows in prose('tutorials/find_the_lr')
 
 def test_networks_that_cannot_super_converge():
