@@ -17,7 +17,6 @@ from fastcore.foundation import L
 from fastai.basics import (
     Callback, CancelFitException, CancelValidException, Learner, partial, patch, plt, Recorder, trainable_params
 )
-from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai import optimizer as fo
 from .core import *
 from .cycle import *
@@ -121,7 +120,7 @@ def run_cycle(
     with undisturbed(learn), learn.reduced_regularization(wd), scaled_dropout(drops, dropout):
         seed_all(seed, learn.dls)
         if reinit is not None: reinit(learn.model)
-        set_watchers_aside(learn, TerminateOnNaNCallback)
+        set_watchers_aside(learn, recorder=False)
         learn.add_cb(_CountingRecorder(add_time=False))
         learn.metrics = learn.metrics.map(OrNaN) # they do not decide
         start = _held_out_loss(learn)
@@ -311,7 +310,8 @@ class Choice(Report):
             return
         self.contenders = [cands[i] for i in keep]
         self.top = cands[keep[losses[keep].mean(1).argmin()]] # the lowest mean loss, significant or not
-        if len(seeds)>1 and (np.ptp(losses[keep], axis=1) <= _rounding*abs(losses[keep]).max()).all():
+        complete = losses[np.isfinite(losses).all(axis=1)]
+        if len(seeds)>1 and (np.ptp(complete, axis=1) <= _rounding*abs(complete).max()).all():
             self.reason = ('the seeds change nothing here (no shuffling, nothing random in the model, the same weights)'
                            ', so there is no spread to judge by')
         else: self._decide(cands)

@@ -59,6 +59,7 @@ _counters = {
     'GradientAccumulation': ('count',),
     'ParamScheduler': ('hps',),
     'GANTrainer': ('gen_mode',),
+    'ShowGraphCallback': ('nb_batches',),
 }
 
 def _counter_names(cb): return [k for t in type(cb).__mro__ for k in _counters.get(t.__name__, ()) if k in vars(cb)]
@@ -211,7 +212,15 @@ class SuperconvCheckpoint(Callback):
         if self.learn.lock.locked(): return
         self.run = not hasattr(self.learn, 'lr_finder')
         if not self.run: return
+        self._refuse_copies()
         self._fit,self._trained,self._last = self._given or self._found(),False,None
+
+    def _refuse_copies(self):
+        known = {id(p) for m in _modules(self.learn).values() for p in m.parameters()}
+        if not all(id(p) in known for ps in self.learn.opt.param_lists for p in ps):
+            raise ValueError('the optimizer trains tensors that are no parameters of the model or of the loss '
+                             'function, such as copies in another precision, and a checkpoint does not hold them: '
+                             'train without one')
 
     def _found(self):
         "The settings of the cycle that runs, when no `fit_superconv` has given them"

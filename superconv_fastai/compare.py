@@ -188,6 +188,8 @@ def _learner_of_seed(make_learner, seed):
     sizes = [batch_sizes(dl)[0] for dl in learn.dls.loaders] # refuses a loader without a length
     if len(sizes)<2 or not sizes[1]: raise ValueError('a comparison scores by held-out data, and the learner has none')
     learn.remove_cbs([ShowGraphCallback, ProgressCallback]) # the graph needs the bar
+    learn.remove_cbs(TerminateOnNaNCallback) # it would end the evaluation too; a run that diverges ends by itself
+    if not hasattr(learn, 'recorder'): learn.add_cb(Recorder())
     learn.logger,learn.create_mbar = noop,False
     return learn
 
@@ -415,7 +417,7 @@ def compare_fits(
     metric=None, # Name of the metric to score by, or 'valid_loss'; accuracy, else the first metric when None
     measure=None, # `measure(learn)`: numbers by name, taken after each run
     progress:bool=True, # Show a bar?
-    lower_is_better:bool=None # Is the metric an error? Read from a tracker of fastai's or the metric's name when None
+    lower_is_better:bool=None # Is the metric an error? Read from its name, else from a tracker of fastai's, when None
 ) -> Comparison:
     """Train with each of `fits`, from the same weights and on the same batches for each seed.
     Leaves the caller's random generators as they were

@@ -17,6 +17,7 @@ from fastai.basics import (
 from fastai.callback.training import GradientAccumulation
 from .core import *
 from .curvature import HessianFreeLR
+from .cycle import OneCycleScheduler
 from .events import *
 from .gradients import *
 from .loaders import *
@@ -175,7 +176,7 @@ def curvature_lr(self:Learner,
     ask = _AskBeforeTraining(lambda: _slopes(self, n_batches, rel_step))
     with undisturbed(self):
         copying = 'model_to_half','non_native_mixed_precision'
-        set_watchers_aside(self)
+        set_watchers_aside(self, OneCycleScheduler)
         self.remove_cbs(self.cbs.filter(lambda cb: cb.name in copying))
         self.fit(1, cbs=ask)
         if ask.error: raise ask.error
@@ -341,7 +342,7 @@ def curvature_lr_find(self:Learner,
     window = -(-n_acc//(batch_sizes(train)[1] or 1))
     ramp = _Ramp(np.geomspace(lr_min, lr_max, n_steps).tolist(), est, window)
     with undisturbed(self):
-        set_watchers_aside(self)
+        set_watchers_aside(self, OneCycleScheduler)
         if self.opt is None: self.create_opt()
         _optimized(self)
         if valid is not None: est._turn = itertools.cycle(given_batches(valid, 2000)) # they stay in memory

@@ -59,7 +59,7 @@ def fit_superconv(self:Learner,
     `one_cycle`"""
     n_epoch,start_epoch = check_epochs(n_epoch, start_epoch)
     flag('reset_opt', reset_opt)
-    check_cbs(cbs)
+    cbs = as_callbacks(cbs)
     opt,lr = next_optimizer(self, reset_opt)
     if wd is not None: group_values('wd', wd, n_groups(opt))
     top = lr if lr_max is None else lr_max
@@ -103,7 +103,7 @@ def plot_superconv(self:Learner,
     Raises: `ValueError` where `fit_superconv` would raise it
     See also: `Learner.fit_superconv`; `one_cycle`"""
     n_epoch,_ = check_epochs(n_epoch)
-    check_cbs(cbs)
+    cbs = as_callbacks(cbs)
     lr_max = next_optimizer(self)[1] if lr_max is None else lr_max
     cb = OneCycleScheduler(lr_max, div, div_final, tail_pct, stepsize, moms, policy, pct_start)
     cycle = cb.plan(self, n_epoch, cbs)

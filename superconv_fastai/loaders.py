@@ -23,7 +23,8 @@ def batch_sizes(
     except TypeError:
         raise ValueError(f'{type(dl).__name__} has no length, so an epoch has no known number of steps and a cycle '
                          'cannot be planned: give the DataLoader an `n`, or its dataset a `__len__`') from None
-    bs,n = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None),getattr(dl, 'n', None)
+    bs,n = getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None),getattr(dl, 'partial_n', None) # of PartialDL
+    if n is None: n = getattr(dl, 'n', None)
     if not bs: return n_iter,None,None
     if n is None: n = getattr(getattr(dl, 'dl', None), 'n', None) # of DistributedDL, before its first epoch
     if n is None: # a torch DataLoader

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from torch.utils.data import DataLoader as TorchDataLoader, IterableDataset, Sampler, Subset
 from fastai.basics import *
-from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import Datasets
 from .core import *
@@ -208,7 +207,7 @@ def _in_trial(learn):
     "What happens to the learner inside is taken back; callbacks that only watch are aside"
     with undisturbed(learn), warnings.catch_warnings():
         warnings.simplefilter('ignore') # the run itself warns
-        set_watchers_aside(learn, TerminateOnNaNCallback, recorder=True)
+        set_watchers_aside(learn)
         if not hasattr(learn, 'recorder'): learn.add_cb(Recorder())
         learn.metrics = L()
         yield

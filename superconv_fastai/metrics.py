@@ -40,7 +40,7 @@ def lower_is_better_of(
     name:str, # Of the metric that ranks
     lower_is_better:bool=None # What the user said
 ) -> tuple: # Is lower better? And is this only a guess?
-    "Whether a lower value of a metric is better: what the user said, else a tracker's `comp`, else what the name says"
+    "Whether a lower value of a metric is better: what the user said, else what the name says, else a tracker's `comp`"
     if lower_is_better is not None: return flag('lower_is_better', lower_is_better),False
     if (error := is_error(name)) is not None: return error,False
     comps = [cb.comp for cb in learn.cbs if isinstance(cb, TrackerCallback) and cb.monitor==name]

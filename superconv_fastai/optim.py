@@ -177,7 +177,7 @@ def decay_kind(
     h,inner = opt.hypers[0],getattr(opt, 'opt', opt)
     if 'wd' not in h: return None
     if h.get('decoupled_weight_decay') or type(inner).__name__ in _decoupled: return 'decoupled'
-    if isinstance(inner, torch.optim.SGD): return 'L2'
+    if isinstance(inner, (torch.optim.SGD,torch.optim.ASGD)): return 'L2'
     return 'scaled L2' if type(inner).__module__.startswith('torch.optim') else 'unknown'
 
 def dampening(

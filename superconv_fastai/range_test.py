@@ -19,7 +19,6 @@ from fastai.basics import (
     AvgLoss, CancelEpochException, CancelFitException, CancelValidException, first, Learner, nn, patch, rank_distrib,
     risinstance, SimpleNamespace, torch
 )
-from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.callback.training import GradientAccumulation
 from .core import *
 from .cycle import OneCycleScheduler
@@ -669,7 +668,7 @@ def _sizes(learn, n_steps, n_evals, n_valid, valid):
 
 def _run_sweep(learn, sweep, mom, wd):
     "The training of the test. Is its optimizer adaptive?"
-    set_watchers_aside(learn, TerminateOnNaNCallback, OneCycleScheduler)
+    set_watchers_aside(learn, OneCycleScheduler)
     if learn.opt is None: learn.create_opt()
     if mom is not None:
         if not all(h.get('mom') for h in learn.opt.hypers):

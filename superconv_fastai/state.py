@@ -23,6 +23,7 @@ from fastcore.foundation import L
 from fastai.basics import (Callback, DataLoader, DataLoaders, Learner, Metric, Pipeline, Recorder, TensorBase, ifnone,
                            noop)
 from fastai.callback.hook import HookCallback
+from fastai.callback.tracker import TerminateOnNaNCallback
 from fastai.losses import BaseLoss
 from fastai.optimizer import Optimizer, OptimWrapper
 from .core import new_file
@@ -201,7 +202,8 @@ def restore(self:_State):
 
 def data_order(dls):
     "The order of the data beside the global generators: those in `dls`, and index lists, which some loaders shuffle"
-    def orders(x): return isinstance(x, _rngs) or isinstance(x, (list,np.ndarray)) and _is_index(x)
+    def can_change(x): return isinstance(x, list) or isinstance(x, np.ndarray) and x.flags.writeable
+    def orders(x): return isinstance(x, _rngs) or can_change(x) and _is_index(x)
     return [x for x in _State(dls).seen.values() if orders(x)]
 
 # %% ../nbs/state.ipynb #0e9a5ecd
@@ -287,9 +289,12 @@ def no_trace(learn):
 def set_watchers_aside(
     learn:Learner, # Inside `undisturbed`, which puts its callbacks and its logger back
     *others, # Further classes of callbacks to take out
-    recorder:bool=False # Keep the recorder?
+    recorder:bool=True # Keep the recorder, which callbacks that stay may read?
 ):
-    "Take out the callbacks that only watch or steer, and silence the logger"
+    "Take out the callbacks that only watch, steer or end a fit, and silence the logger"
     def stays(cb): return cb.order < Recorder.order or recorder and isinstance(cb, Recorder)
-    learn.cbs = L(cb for cb in learn.cbs if stays(cb) and not isinstance(cb, others))
+    out = TerminateOnNaNCallback,*others
+    learn.cbs = L(cb for cb in learn.cbs if stays(cb) and not isinstance(cb, out))
+    for cb in learn.cbs:
+        if isinstance(cb, Recorder): cb.log,cb.add_time = L(),False # an epoch that is cancelled has no time and log
     learn.logger,learn.create_mbar = noop,False

@@ -483,7 +483,7 @@ def superconverge(self:Learner,
     n_epoch,_ = check_epochs(n_epoch)
     freeze_epochs = count('freeze_epochs', freeze_epochs, 0)
     flag('reset_opt', reset_opt)
-    check_cbs(cbs)
+    cbs = as_callbacks(cbs)
     lr_mult = at_least('lr_mult', lr_mult, 1, none=True)
     if freeze_epochs and stepsize is not None:
         refuse('stepsize', stepsize, 'None with `freeze_epochs`: the two runs have different lengths')

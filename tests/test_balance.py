@@ -109,6 +109,10 @@ def test_the_reasons_say_no_more_than_is_known():
     c = choice(np.array([.5,.50001,.50002])[:,None] + 1e-7*rng.normal(size=(3,3)))
     assert c.best is None and 'seeds change nothing' in c.reason # but rounding
 
+def test_one_contender_whose_seeds_agree_by_chance():
+    c = choice(np.array([[1.,1.01],[.5,.500001],[1.2,1.21]]), wds=[0.,.1,1.])
+    assert c.best=={'wd':.1} and 'seeds change nothing' not in c.reason
+
 def two_axes(means, wds, drops, seeds=3):
     rng = np.random.default_rng(0)
     runs = {

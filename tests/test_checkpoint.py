@@ -1,10 +1,12 @@
 "Checkpoints: interrupted and resumed is undisturbed, to the bit; what is refused, and what happens to a file."
 import os, zipfile
 from contextlib import suppress
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from fastai.basics import *
 from fastai.callback.all import *
 from fingerprints import bits, same
+from learners import Copies, classifier, language_model
 from resumable import Cut, fit, kinds, learner, opts, seen
 from small_learners import groups, make_learner
 from superconv_fastai.all import *
@@ -284,3 +286,33 @@ def test_what_cannot_be_kept_is_named(tmp_path):
     with pytest.raises(ValueError, match='holds tensors, numbers and text, and no builtin_function_or_method'):
         make_learner().fit_superconv(1, .1, cbs=Odd(), resume=tmp_path/'ck')
     assert not os.listdir(tmp_path)
+
+# ---- once refused, or wrong ----
+
+def test_a_language_model_of_a_data_frame_goes_on(tmp_path):
+    "pandas gives index arrays that cannot be written: they need not be put back"
+    alone = language_model(0, tmp_path)
+    alone.fit_superconv(2)
+    learn = language_model(0, tmp_path)
+    with suppress(KeyboardInterrupt): learn.fit_superconv(2, cbs=Cut(epoch=0, order=2000), resume=tmp_path/'ck')
+    learn = language_model(1, tmp_path)
+    learn.fit_superconv(2, resume=tmp_path/'ck')
+    same(seen(alone), seen(learn))
+
+def test_the_graph_goes_on(tmp_path):
+    "It knows how many batches the epochs before had, and draws as many points as there are epochs"
+    graphs = []
+    class Bar:
+        def update_graph(self, lines, *bounds): graphs.append([(len(x),len(y)) for x,y in lines])
+    for cut in (Cut(epoch=1, order=2000), None):
+        learn = learner('sgd', tmp_path)
+        learn.add_cb(ShowGraphCallback())
+        learn.progress = SimpleNamespace(mbar=Bar())
+        with suppress(KeyboardInterrupt): fit(learn, 'sgd', cbs=cut, resume=tmp_path/'ck')
+    assert all(x==y for lines in graphs for x,y in lines) and graphs[-1][1]==(len(learn.recorder.values),)*2
+
+def test_copies_of_the_parameters_are_refused(tmp_path):
+    learn = classifier(cbs=Copies())
+    with pytest.raises(ValueError, match='trains tensors that are no parameters of the model'):
+        learn.fit_superconv(1, .1, resume=tmp_path/'ck')
+    assert not (tmp_path/'ck').exists()

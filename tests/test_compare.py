@@ -401,6 +401,16 @@ def test_divergence_with_other_callbacks(cbs, tmp_path):
         learn.fit(n, 1e38, cbs=cbs())
     assert run(make_learner, {'a':fit}, 2, 1).runs.status.tolist() == ['diverged']
 
+def test_a_diverged_run_is_worth_what_its_network_is():
+    "Also when `TerminateOnNaNCallback` ends the fit, and without a recorder"
+    def bare(seed):
+        learn = make_learner(seed)
+        learn.remove_cb(Recorder)
+        return learn
+    scores = [run(make, {'bad':diverges}, 2, 2).ends.metric.tolist()
+              for make in (make_learner, partial(make_learner, cbs=TerminateOnNaNCallback()), bare)]
+    assert scores[0]==scores[1]==scores[2] and all(0<=v<=1 for v in scores[0])
+
 def test_a_fit_of_several_parts_ends_when_one_diverges():
     def parts(learn, n):
         learn.fit(1, 1e38)

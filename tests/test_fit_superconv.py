@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np, pytest
 from fastai.basics import *
 from fastai.callback.all import *
+from fastai.callback.data import PartialDL
 from fastai.callback.fp16 import MixedPrecision
 from fastcore.test import test_close as close, test_eq as eq
 
@@ -557,3 +558,19 @@ def test_critical_momentum_follows_the_lr_of_each_group():
     off = make_learner(opt_func=SGD)
     with pytest.warns(UserWarning, match='no momentum'): off.fit_superconv(1, .1, moms='critical')
     assert 'mom' not in off.recorder.hps_by_group
+
+@pytest.mark.parametrize('n_acc', [32,48])
+def test_a_part_of_the_data_with_accumulation(n_acc):
+    "`PartialDL` has 40 of the 100 items in an epoch: three batches of 16, 16 and 8"
+    learn = make_learner(n=100, bs=16)
+    items = learn.dls.train.dataset
+    learn.dls = DataLoaders(PartialDL(items, bs=16, partial_n=40), DataLoader(items[:8], bs=8), device='cpu')
+    learn.fit_superconv(6, .1, cbs=[GradientAccumulation(n_acc), spy := Spy(order=20)])
+    assert len(learn.recorder.hps['lr'])==len(spy.seen['after_step'])==(6 if n_acc==32 else 4)
+
+def test_callbacks_may_be_classes():
+    "As in `Learner.fit`; they are checked and counted as instances are"
+    learn = make_learner()
+    with pytest.raises(ValueError, match='both drive lr or momentum'): learn.fit_superconv(2, .1, cbs=ReduceLROnPlateau)
+    learn.fit_superconv(2, .1, cbs=GradientAccumulation)
+    assert len(learn.recorder.hps['lr'])==2

@@ -17,6 +17,8 @@ from fingerprints import fingerprint, same, twins
 from small_learners import busy_kinds as kinds, busy_learner, make_learner
 import superconv_fastai.curvature_lr, superconv_fastai.fit # they patch methods that tests call
 from small_learners import OwnStep
+from superconv_fastai.cycle import OneCycleScheduler
+from superconv_fastai.dropout import watch_dropouts
 from superconv_fastai.range_test import *
 from superconv_fastai.range_test import _despike, _noise, _reached, _segment, _how_much
 
@@ -1145,3 +1147,27 @@ def test_language_model():
     learn = Learner(dls, net, loss_func=CrossEntropyLossFlat(), opt_func=SGD, metrics=accuracy)
     res = learn.lr_range_test(1., n_steps=20, n_evals=4, n_valid=8, show_plot=False)
     assert np.isfinite(res.scores).all() and res.scores.shape==(5,)
+
+class ReadsTheRecorder(Callback):
+    "Of default order, as users write them"
+    def before_batch(self): self.n = len(self.recorder.lrs)
+    def after_batch(self): self.smooth = self.recorder.smooth_loss.value
+    def after_epoch(self): self.last = self.recorder.values[-1:]
+
+@pytest.mark.parametrize('call', [lambda learn: learn.lr_range_test(.5, n_steps=20, n_evals=4, show_plot=False).scores,
+                                  lambda learn: learn.curvature_lr_find(n_steps=20).lr,
+                                  lambda learn: learn.curvature_lr(3).lr,
+                                  lambda learn: str(watch_dropouts(learn))])
+@pytest.mark.parametrize('cb', [ReadsTheRecorder, TerminateOnNaNCallback, lambda: OneCycleScheduler(.1)])
+def test_callbacks_that_change_nothing(call, cb):
+    "Callbacks that read the recorder, end a fit or drive the LR are in nobody's way"
+    alone,learn = make_learner(n=60),make_learner(n=60)
+    learn.add_cb(cb())
+    np.testing.assert_array_equal(call(learn), call(alone))
+    assert not hasattr(learn.recorder, 'losses')
+
+def test_the_probe_says_that_the_data_are_bad():
+    learn = make_learner(n=60)
+    learn.add_cb(TerminateOnNaNCallback())
+    learn.loss_func = lambda pred, y: (pred*math.nan).mean()
+    assert 'look at the data' in learn.curvature_lr_find(n_steps=20).reason

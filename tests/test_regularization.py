@@ -48,6 +48,7 @@ opts = {
         ),
         'L2',
     ),
+    'torch ASGD': (torch_opt(torch.optim.ASGD, lambd=0.), 'L2'),
     'torch AdamW': (torch_opt(torch.optim.AdamW), 'decoupled'),
     'torch NAdam': (torch_opt(torch.optim.NAdam, decoupled_weight_decay=True), 'decoupled'),
 }
