@@ -19,7 +19,7 @@ together, for the cycle and for multistep. Each scoring seed has its own trainin
 batches, the same for all arms; the score is the accuracy on the 10,000 test images.
 
 Each finished run is at once a line in results/regimes.jsonl, so an interrupted study goes on where it stopped. What
-tells most comes first.
+tells most comes first. `further` was added when the first three seeds were known.
 """
 import argparse, math, os, time
 from fastai.basics import *
@@ -125,7 +125,16 @@ def plan():
             *stage('fashion_mnist', 2500, pair, [25,75,200], seeds),
             *stage(*few, with_wd, [25,200], seeds),
             *stage(*few, pair[2:], [600], seeds), *stage('cifar10', 1000, pair[2:], [600], seeds),
-            *stage('cifar10', 10_000, pair, [25,75,8], seeds)]
+            *stage('cifar10', 10_000, pair, [25,75,8], seeds),
+            *further()]
+
+def further():
+    "What was added when the first three seeds were known: weight decay with more images; seeds, for all arms alike"
+    sizes,more = (('cifar10',2500),('cifar10',1000),('fashion_mnist',2500)),range(3, 10)
+    return [*stage(*sizes[0], with_wd, [25], more), *stage('cifar10', 10_000, with_wd, [25], seeds),
+            *stage('cifar10', 10_000, ['cycle',*with_wd], [25], more),
+            *(o for k in sizes for o in stage(*k, pair, [25,75], more)),
+            *(o for k in sizes for o in stage(*k, pair[2:], [200], more))]
 
 lengths = {('cifar10',2500):[200,600], ('cifar10',1000):[200,600], ('fashion_mnist',2500):[200]}
 

@@ -51,6 +51,23 @@ def test_schedules_on_the_gpu_are_whole(gpu):
     assert recipe.steps == 10_000 and [round(lr(s), 6) for s in (0, 6249, 6250, 8749, 8750, 9999)] == [
         .35, .35, .035, .035, .0035, .0035]
 
+def test_a_recipe_that_was_interrupted_goes_on(tmp_path, monkeypatch):
+    "Its checkpoint stays until its line is in the log"
+    import recipes_whole
+    def run(name, seed, scale=1., resume=None):
+        if not resume.exists():
+            resume.touch()
+            raise KeyboardInterrupt
+        return dict(accuracy=94., epochs=[], status='finished', seconds=1)
+    for k,v in dict(run=run, results=tmp_path, save_results=lambda *args: None).items():
+        monkeypatch.setattr(recipes_whole, k, v)
+    monkeypatch.setattr(sys, 'argv', ['recipes_whole.py', '--names', 'cifar94', '--seeds', '1'])
+    with pytest.raises(KeyboardInterrupt): recipes_whole.main()
+    assert (tmp_path/'cifar94_0.pth').exists()
+    recipes_whole.main()
+    log, = tmp_path.iterdir()
+    assert log.name=='recipes_whole.jsonl' and '"accuracy": 94.0' in log.read_text()
+
 @pytest.mark.slow
 def test_all_of_it_runs_small_on_the_cpu(tmp_path, monkeypatch):
     "Every part, with narrow networks on made-up images"

@@ -89,7 +89,7 @@ def test_never_is_against_the_claim():
     assert len(c.measured)==1 and claim([-math.inf,1.,1.], unit='times').sides[0]==0
 
 def test_a_rule_scored_on_what_it_was_made_with_is_calibration():
-    assert claim(True, True, calibration=True).word=='calibration'
+    assert claim(True, True, apart='calibration').word=='calibration'
 
 def test_more_settings_make_each_harder():
     "The same values are for the claim alone, and open among many"

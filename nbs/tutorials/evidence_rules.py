@@ -66,7 +66,7 @@ class Claim:
     dropped:dict=field(default_factory=dict) # Name of a setting that could not be asked to the reason
     alike:dict=field(default_factory=dict) # Name of a setting to its group, whose seeds have one spread
     brief:bool=False # Are its numbers shown elsewhere?
-    calibration:bool=False # Was the rule made with the data on which it is scored?
+    apart:str='' # A word in place of a verdict, if the claim is no part of the tally
     links:str='' # Study, script and data
 
     def __post_init__(self):
@@ -99,7 +99,7 @@ class Claim:
     def word(self):
         "The verdict. A setting that dropped out counts as open"
         n,no,maybe,lost = self.counts
-        if self.calibration: return 'calibration'
+        if self.apart: return self.apart
         if not no+maybe+lost: return 'reproduced'
         if n: return 'in part'
         return 'contradicted' if no and not maybe+lost else 'not reproduced' if no else 'open'
