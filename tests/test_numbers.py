@@ -88,7 +88,6 @@ def test_home_page_has_its_numbers_from_the_files(monkeypatch):
     assert not measurement.findall(no_measurement.sub('', prose('index')))
     reads = [c for c in cells('index') if 'stored_results' in ''.join(c['source'])]
     assert reads
-    monkeypatch.syspath_prepend(str(root/'nbs'))
     def unlinked(text): return re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', text) # nbdev links symbols
     readme = unlinked((root/'README.md').read_text())
     for c in reads:
