@@ -296,5 +296,7 @@ def set_watchers_aside(
     out = TerminateOnNaNCallback,*others
     learn.cbs = L(cb for cb in learn.cbs if stays(cb) and not isinstance(cb, out))
     for cb in learn.cbs:
-        if isinstance(cb, Recorder): cb.log,cb.add_time = L(),False # an epoch that is cancelled has no time and log
+        if not isinstance(cb, Recorder): continue
+        cb.train_metrics = cb.valid_metrics = False # a metric may raise
+        cb.log,cb.add_time = L(),False # an epoch that is cancelled has none
     learn.logger,learn.create_mbar = noop,False
