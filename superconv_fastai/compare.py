@@ -187,8 +187,8 @@ def _learner_of_seed(make_learner, seed):
                f'a function that returns a Learner, and make_learner({seed}) is {type(learn).__name__}')
     sizes = [batch_sizes(dl)[0] for dl in learn.dls.loaders] # refuses a loader without a length
     if len(sizes)<2 or not sizes[1]: raise ValueError('a comparison scores by held-out data, and the learner has none')
-    learn.remove_cbs([ShowGraphCallback, ProgressCallback]) # the graph needs the bar
-    learn.remove_cbs(TerminateOnNaNCallback) # it would end the evaluation too; a run that diverges ends by itself
+    # the graph needs the bar; the last one would end the evaluation, and a run that diverges ends by itself
+    learn.remove_cbs([ShowGraphCallback, ProgressCallback, TerminateOnNaNCallback])
     if not hasattr(learn, 'recorder'): learn.add_cb(Recorder())
     learn.logger,learn.create_mbar = noop,False
     return learn

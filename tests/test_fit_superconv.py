@@ -572,5 +572,8 @@ def test_callbacks_may_be_classes():
     "As in `Learner.fit`; they are checked and counted as instances are"
     learn = make_learner()
     with pytest.raises(ValueError, match='both drive lr or momentum'): learn.fit_superconv(2, .1, cbs=ReduceLROnPlateau)
-    learn.fit_superconv(2, .1, cbs=GradientAccumulation)
-    assert len(learn.recorder.hps['lr'])==2
+    lrs = []
+    for cb in (GradientAccumulation, GradientAccumulation()):
+        learn.fit_superconv(2, .1, cbs=cb)
+        lrs.append(learn.recorder.hps['lr'])
+    assert lrs[0]==lrs[1] and len(lrs[0])==2 and lrs[0][-1]<.1
