@@ -2,11 +2,11 @@
 
     SUPERCONV_DATA=/path/to/data python benchmarks/gpu.py [PART ...] [--minutes 8] [--scale 1] [--log FILE]
 
-cifar94      CIFAR-10 to 94 % (recipe `cifar94`, 16 epochs), five seeds; then `fit_one_cycle` and multistep in as many
-             epochs, three LRs each
+cifar94      CIFAR-10 to 94 % (recipe `cifar94`, 16 epochs), five seeds
 cycle        Figure 1a of arXiv 1708.07120 as the paper has it (recipe `fig1a`): ResNet-56, 10,000 steps up to LR 3
 multistep    its baseline, complete, in 10,000 steps: the LR falls at 5/8 and 7/8 of them
 cost         what `HessianFreeLR` and `OneCycleScheduler` add to a training step
+rivals       of cifar94: `fit_one_cycle` and multistep in as many epochs, three LRs each
 
 All parts in this order when none is named. Before each run its time is estimated from a few steps. What does not fit
 into the minutes that are left is not begun, never cut short, and named at the end. Each result is at once a line in
@@ -97,10 +97,11 @@ def multistep_at(lr, learn, n_epoch): fit_multistep(learn, n_epoch, [lr,64*lr])
 def cifar94_runs(scale):
     "The runs of a part by their key: recipe, seed, fit and how often to evaluate"
     r = recipes['cifar94'].scaled(scale)
-    res = {('fit_superconv',r.lr_max,seed): (r,seed,None,1) for seed in range(5)}
-    for name,fit in (('fit_one_cycle',one_cycle_at), ('multistep',multistep_at)):
-        res |= {(name,lr,0): (r,0,partial(fit, lr),1) for lr in (.5,1.,2.)}
-    return res
+    return {('fit_superconv',r.lr_max,seed): (r,seed,None,1) for seed in range(5)}
+
+def rival_runs(scale):
+    r,fits = recipes['cifar94'].scaled(scale),dict(fit_one_cycle=one_cycle_at, multistep=multistep_at)
+    return {(name,lr,0): (r,0,partial(fit, lr),1) for name,fit in fits.items() for lr in (.5,1.,2.)}
 
 def cycle_runs(scale): return {('cycle',3.,0): (recipes['fig1a'].scaled(scale),0,None,10)}
 
@@ -109,7 +110,7 @@ def multistep_runs(scale):
     r = replace(recipes['fig1a-multistep'], steps=10_000, bn_mom=recipes['fig1a'].bn_mom)
     return {('multistep',.35,0): (r.scaled(scale),0,None,10)}
 
-parts = dict(cifar94=cifar94_runs, cycle=cycle_runs, multistep=multistep_runs)
+parts = dict(cifar94=cifar94_runs, cycle=cycle_runs, multistep=multistep_runs, rivals=rival_runs)
 
 # ---- cost ----
 
@@ -138,6 +139,8 @@ def cost(scale, device, pairs=5):
 
 # ---- all of it ----
 
+order = 'cifar94','cycle','multistep','cost','rivals' # what tells most comes first
+
 def run_part(part, log, deadline, scale, device):
     "The runs of a part that fit into the time that is left. Returns the others, with the seconds that each needs"
     skipped,needs = [],{}
@@ -162,18 +165,18 @@ def device_name(device): return torch.cuda.get_device_name() if torch.device(dev
 
 def main(args=None):
     ap = argparse.ArgumentParser()
-    ap.add_argument('parts', nargs='*', metavar='PART', help=f"{', '.join([*parts,'cost'])}; all when none is named")
+    ap.add_argument('parts', nargs='*', metavar='PART', help=f"{', '.join(order)}; all when none is named")
     ap.add_argument('--minutes', type=float, default=8., help='time for all of it')
     ap.add_argument('--scale', type=float, default=1., help='share of images and steps')
     ap.add_argument('--log', type=Path, help='where to write; results/gpu.jsonl at full scale')
     a = ap.parse_args(args)
-    if unknown := set(a.parts)-{*parts,'cost'}: ap.error(f"there is no part {', '.join(unknown)}")
+    if unknown := set(a.parts)-{*order}: ap.error(f"there is no part {', '.join(unknown)}")
     deadline,device = Deadline(60*a.minutes),'cuda' if torch.cuda.is_available() else 'cpu'
     if device=='cpu' and a.scale==1: ap.error('no CUDA device here; on the CPU use --scale 0.01 or less')
     warnings.simplefilter('ignore')
     path = a.log or (results/'gpu.jsonl' if a.scale==1 else None)
     with RunLog('study', path, dict(study='gpu'), dict(machine=machine())) as log:
-        skipped = [o for part in a.parts or [*parts,'cost'] for o in run_part(part, log, deadline, a.scale, device)]
+        skipped = [o for part in a.parts or order for o in run_part(part, log, deadline, a.scale, device)]
     for key,seconds in skipped: print('no time for', *key, f'which takes about {seconds} s')
     print(f'{deadline.left():.0f} s left')
     return log

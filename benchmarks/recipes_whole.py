@@ -3,7 +3,7 @@
     SUPERCONV_DATA=/path/to/data python benchmarks/recipes_whole.py [--names lenet-12,lenet-25] [--seeds 3]
         [--threads 1] [--scale 1]
 
-MNIST with LeNet is the one row of the papers' tables that needs no GPU: 1,406 steps of 512 images are about six
+MNIST with LeNet is the one row of the papers' tables that needs no GPU: 1,406 steps of 512 images are 14 to 32
 minutes on one core. CIFAR-10 to 94 % (`cifar94`) takes about 85 minutes on two cores. Each finished run is a line of
 results/recipes_whole.jsonl; results/recipes_whole.json has them all, with the published numbers beside them. A run of
 one cycle that was interrupted goes on from its last epoch. Other names are those of `superconv recipes`; with a scale

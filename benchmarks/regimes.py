@@ -70,7 +70,7 @@ def run(data, n_train, schedule, lr, wd, n_epoch, split, seed, folder=None):
 
 ladders = dict(cycle=[.1,.3,1.,3.,10.,30.], multistep=[.01,.035,.1,.35,1.,3.5])
 papers_lr,papers_wd = dict(cycle=3., multistep=.35, linear=3., constant=3.),1e-4
-wds = [1e-4,3e-4,1e-3,3e-3,1e-2,3e-2]
+wds = [1e-5,3e-5,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1,3e-1] # the first and the last two were added later
 tune_seed = 1000
 
 def best_on(ladder, first, score):
@@ -96,7 +96,8 @@ def tuned_lr_wd(once, data, n_train, schedule, n_epoch):
     def score(wd):
         found[wd],res = tuned_lr(once, data, n_train, schedule, n_epoch, wd)
         return res
-    wd,_ = best_on(wds, wds[:4], score)
+    i = wds.index(papers_wd)
+    wd,_ = best_on(wds, wds[i:i+4], score)
     return found[wd],wd
 
 def arm_of(once, arm, data, n_train, n_epoch):
@@ -130,11 +131,11 @@ def plan():
 
 def further():
     "What was added when the first three seeds were known: weight decay with more images; seeds, for all arms alike"
-    sizes,more = (('cifar10',2500),('cifar10',1000),('fashion_mnist',2500)),range(3, 10)
-    return [*stage(*sizes[0], with_wd, [25], more), *stage('cifar10', 10_000, with_wd, [25], seeds),
-            *stage('cifar10', 10_000, ['cycle',*with_wd], [25], more),
-            *(o for k in sizes for o in stage(*k, pair, [25,75], more)),
-            *(o for k in sizes for o in stage(*k, pair[2:], [200], more))]
+    more = range(3, 10)
+    return [*stage('cifar10', 2500, with_wd, [25], more), *stage('cifar10', 10_000, with_wd, [25], seeds),
+            *stage('cifar10', 10_000, ['cycle',*with_wd], [25], more), *stage('cifar10', 2500, pair, [25,75], more),
+            *stage('cifar10', 10_000, pair, [25], more), *stage('cifar10', 1000, pair, [25,75], more),
+            *stage('cifar10', 10_000, pair, [75], range(3, 6))]
 
 lengths = {('cifar10',2500):[200,600], ('cifar10',1000):[200,600], ('fashion_mnist',2500):[200]}
 

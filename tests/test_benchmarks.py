@@ -42,7 +42,7 @@ def test_what_is_in_the_log_is_not_repeated(gpu, tmp_path, monkeypatch):
     n = len((tmp_path/'log.jsonl').read_text().splitlines())
     monkeypatch.setattr(gpu, 'seconds_of', lambda recipe, device: pytest.fail('a run is planned again'))
     with gpu.RunLog('study', tmp_path/'log.jsonl') as log: gpu.run_part('cifar94', log, Clock(1000), .01, 'cpu')
-    assert n==1+5+6==len((tmp_path/'log.jsonl').read_text().splitlines())
+    assert n==1+5==len((tmp_path/'log.jsonl').read_text().splitlines())
 
 def test_schedules_on_the_gpu_are_whole(gpu):
     "The baseline of figure 1a has its falls within its 10,000 steps"
@@ -82,6 +82,29 @@ def test_all_of_it_runs_small_on_the_cpu(tmp_path, monkeypatch):
     log = gpu.main(['--scale', '0.001', '--log', str(tmp_path/'log.jsonl'), '--minutes', '10'])
     assert len(log.runs)==5+6+1+1+1 and all(r['device'] and r['seconds']>0 for r in log.runs.values())
     rows = [json.loads(l) for l in (tmp_path/'log.jsonl').read_text().splitlines()[1:]]
-    assert [r['key'][0] for r in rows]==['cifar94']*11+['cycle','multistep','cost']
-    assert all(r['status']=='finished' and len(r['curve'])>0 for r in rows[:-1])
-    assert set(rows[-1]['added_ms'])==set(gpu.costs)
+    assert [r['key'][0] for r in rows]==['cifar94']*5+['cycle','multistep','cost']+['rivals']*6
+    cost = next(r for r in rows if r['key']==['cost'])
+    assert all(r['status']=='finished' and len(r['curve'])>0 for r in rows if r is not cost)
+    assert set(cost['added_ms'])==set(gpu.costs)
+
+@pytest.mark.slow
+def test_rivals_of_cifar94_differ_in_schedule_and_lr_alone(tmp_path, monkeypatch):
+    "Each arm at each LR, from the same weights; nothing is written at a small scale"
+    import gpu, cifar94_rivals as rivals
+    from dataset_files import write_cifar
+    from superconv_fastai.recipes import nets
+    write_cifar(tmp_path, 10)
+    monkeypatch.setenv('SUPERCONV_DATA', str(tmp_path))
+    monkeypatch.setattr(rivals, 'results', tmp_path)
+    monkeypatch.setitem(nets, 'airbench94', nets['airbench94']) # restored at the end
+    lrs,weights = [],[]
+    def spied(recipe, seed, device, *args):
+        lrs.append((recipe.lr_max, recipe.lr_max/recipe.lr_min))
+        weights.append([round(p.sum().item(), 3) for p in gpu.fast_learner(recipe, seed, device).model.parameters()])
+        return gpu.trained(recipe, seed, device, *args)
+    monkeypatch.setattr(rivals, 'trained', spied)
+    log = rivals.main(['--scale', '0.001', '--width', '0.05', '--jobs', '1', '--lrs', '1,2'])
+    assert [k[:3] for k in log.runs]==[(.05,arm,lr) for lr in (1.,2.) for arm in rivals.fits]
+    assert all(r['status']=='finished' and r['curve'] for r in log.runs.values())
+    assert lrs==[(lr,pytest.approx(5)) for lr in (1.,2.) for _ in rivals.fits] and weights==[weights[0]]*6
+    assert not (tmp_path/'cifar94_rivals.jsonl').exists()

@@ -202,3 +202,23 @@ def test_slopes_over_the_size_of_the_training_set(tmp_path):
     slope,n = regimes(tmp_path/'two', *sizes).slopes('cifar10', 25, 25)
     assert slope.tolist()==pytest.approx([-3.]) and n==2
     assert regimes(tmp_path/'one', *pair).slopes('cifar10', 25, 25)[1]==0 # one size has no slope
+
+def test_a_tie_of_lengths_is_the_shortest(tmp_path):
+    some = sum((search('multistep', n, {.1:.40, .35:top, 1.:.41}) for n,top in ((8,.43), (25,.45), (75,.44))), [])
+    some += search('multistep', 200, {.35:.45}) + search('multistep', 600, {.35:.40})
+    r = regimes(tmp_path/'tie', *pair, *some)
+    assert r.by_length('cifar10', 2500).tolist()==[.43,.45,.44,.45,.40] and r.best_length('cifar10', 2500)==25
+
+def test_runs_are_compared_at_the_training_loss_that_most_arms_reach():
+    "An arm that never gets there does not take the others out of the comparison"
+    from stored_results import StoredFlatness
+    study = StoredFlatness.__new__(StoredFlatness)
+    study.arms = ['cycle','small LR','multistep']
+    study.study = dict(tasks=dict(digits=dict(levels=[.03,.01])))
+    def runs(reached): # `reached`: the levels that each arm gets to
+        row = dict(sharpness=1.)
+        study.runs = [dict(task='digits', arm=a, seed=s, at=dict.fromkeys(reached[a], row))
+                      for a in study.arms for s in range(3)]
+        return study.level('digits')
+    assert runs({'cycle':['0.01','0.03'], 'small LR':[], 'multistep':['0.03']})=='0.03'
+    assert runs({a:['0.01','0.03'] for a in study.arms})=='0.01' # of several, the lowest

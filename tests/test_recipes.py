@@ -7,7 +7,7 @@ from fastai.basics import *
 from fastai.callback.all import *
 from superconv_fastai.core import unpartial
 from superconv_fastai.data import RandomCropMirror, Standardize
-from superconv_fastai.models import GhostBatchNorm2d, airbench94
+from superconv_fastai.models import GhostBatchNorm2d, airbench94, resnet8
 from superconv_fastai.recipes import *
 from superconv_fastai.recipes import BatchStatistics, _epochs_of
 from superconv_fastai.schedule import policies
@@ -444,3 +444,14 @@ def test_a_run_is_shown(folder, tmp_path):
     assert list(ax.lines[1].get_ydata())==[91.2]*2
     assert run.plot(ax) is ax
     plt.close('all')
+
+@pytest.mark.parametrize('width,fast', [(16,True), (4,False)])
+def test_layout_on_the_cpu(folder, monkeypatch, width, fast):
+    "Channels last is faster; with few channels oneDNN's backward pass of a strided 1x1 convolution ends the process"
+    monkeypatch.setitem(nets, 'resnet56', lambda dropout, **kwargs: resnet8(width, **kwargs))
+    r = replace(recipes['fig1a'], n_train=100, n_valid=100, bs=50, ghost_bs=25, steps=8, stepsize=4)
+    learn = learner_of(r, folder=folder, device='cpu')
+    conv = next(m for m in learn.model.modules() if isinstance(m, nn.Conv2d) and m.in_channels>3)
+    assert conv.weight.is_contiguous(memory_format=torch.channels_last)==fast
+    with learn.no_bar(), learn.no_logging(): fit_recipe(learn, r)
+    assert len(learn.recorder.losses)==8

@@ -7,10 +7,10 @@ import numpy as np, pandas as pd
 from superconv_fastai.runs import read_log
 from stored_results import results
 
-__all__ = ['Regimes', 'arms', 'longer']
+__all__ = ['Regimes', 'arms', 'longer', 'papers_wd']
 
 edges = dict(cycle=(.1,30.), multistep=(.01,3.5)) # the smallest and the largest LR that a search may try
-wd_edges = 1e-4,3e-2 # the same for the weight decay
+wd_edges = 1e-5,3e-1 # the same for the weight decay
 papers_lr,papers_wd = dict(cycle=3., multistep=.35, linear=3., constant=3.),1e-4
 arms = ['cycle','cycle, tuned','cycle, tuned with wd','multistep','multistep, tuned','multistep, tuned with wd',
         'linear','constant']
@@ -54,14 +54,18 @@ class Regimes:
         wd = best_inside(tried.groupby('wd').accuracy.max(), *wd_edges, at_least=4)
         return lrs.get(wd),wd
 
-    def best_length(self, data, images):
-        "The number of epochs at which multistep with a tuned LR is best"
+    def by_length(self, data, images):
+        "Held-out accuracy of multistep with a tuned LR by its number of epochs; NaN where the search is not finished"
         def score(n):
             r = self.select(data=data, images=images, schedule='multistep', epochs=n, split='tune', wd=papers_wd,
                             lr=self.tuned_lr(data, images, 'multistep', n))
             return r.accuracy.iloc[0] if len(r) else None
         lengths = [*cycles[data,images], *longest.get((data,images), [])]
-        scores = pd.Series({n:score(n) for n in lengths}, dtype=float)
+        return pd.Series({n:score(n) for n in lengths}, dtype=float)
+
+    def best_length(self, data, images):
+        "The number of epochs at which multistep with a tuned LR is best; the smallest of several"
+        scores = self.by_length(data, images)
         return None if scores.isna().any() else int(scores.idxmax())
 
     # ---- scores, on the test images ----
@@ -115,5 +119,6 @@ class Regimes:
         gains = {n: self.difference(data, n, (f'cycle{how}',epochs), (f'multistep{how}',baseline_epochs))
                  for d,n in cycles if d==data}
         gains = pd.DataFrame({n:g for n,g in gains.items() if len(g)}).dropna()
-        if len(gains.columns)<2 or gains.empty: return [],0
-        return np.polyfit(np.log10(gains.columns.astype(float)), gains.T, 1)[0],len(gains.columns)
+        if len(gains.columns)<2 or gains.empty: return pd.Series(dtype=float),0
+        slopes = np.polyfit(np.log10(gains.columns.astype(float)), gains.T, 1)[0]
+        return pd.Series(slopes, gains.index),len(gains.columns)

@@ -121,9 +121,9 @@ class StoredFlatness:
         return pd.DataFrame({k:v for k,v in rows.items() if v}).T.astype(float)
 
     def level(self, task):
-        "The lowest level of the training loss that runs of all arms reach; the lowest of all if there is none"
+        "The level of the training loss that the most arms reach, each with three runs; the lowest of several"
         levels = [f'{l:g}' for l in sorted(self.study['tasks'][task]['levels'])]
-        return next((l for l in levels if all(len(self.measured(task, a, l))>2 for a in self.arms)), levels[0])
+        return max(levels, key=lambda l: sum(len(self.measured(task, a, l))>2 for a in self.arms)) # max: the first
 
     def ratios(self, key, when=None):
         "Ratio of each other arm to the first: mean and interval by (task, arm), `when` or at the common training loss"
