@@ -1,6 +1,6 @@
 """CIFAR-10 to 94 % against its rivals, with a narrower network: what two CPU cores can carry.
 
-    SUPERCONV_DATA=/path/to/data python benchmarks/cifar94_rivals.py [--width 0.25] [--lrs 0.5,1,2] [--seeds 1]
+    SUPERCONV_DATA=/path/to/data python benchmarks/cifar94_rivals.py [--width 0.25] [--lrs 1,2,0.5] [--seeds 1]
         [--jobs 2] [--scale 1]
 
 Recipe `cifar94` in everything but the width of its network: all of CIFAR-10, 16 epochs, batches of 1,024, Nesterov
@@ -9,15 +9,17 @@ are one linear cycle (`fit_superconv`), `fit_one_cycle` and multistep, in as man
 the accuracy on the 10,000 test images; the first seed has the same initial weights and batches for all arms.
 
 Each finished run is at once a line of results/cifar94_rivals.jsonl, so an interrupted study goes on where it stopped.
-With `--width 1` it is the recipe's own network, an hour and a half on two cores for each run; `gpu.py cifar94` is for
-a GPU. With a scale below 1 nothing is kept.
+With `--width 1` it is the recipe's own network, an hour and a half on two cores for each run; `gpu.py rivals` is for a
+GPU. With a scale below 1 nothing is kept.
 """
 import argparse, time, warnings
 from dataclasses import replace
-from gpu import machine, multistep_at, one_cycle_at, partial, results, trained, RunLog
-from superconv_fastai.recipes import nets, recipes
-from superconv_fastai.runs import run_jobs
+from functools import partial
 import torch
+from superconv_fastai.recipes import nets, recipes
+from superconv_fastai.runs import RunLog, run_jobs
+from common import machine, results
+from gpu import multistep_at, one_cycle_at, trained
 
 airbench94 = nets['airbench94']
 fits = dict(fit_superconv=None, fit_one_cycle=one_cycle_at, multistep=multistep_at)
@@ -36,7 +38,7 @@ def run(scale, width, arm, lr, seed):
 def main(args=None):
     ap = argparse.ArgumentParser()
     ap.add_argument('--width', type=float, default=.25, help="of the network, times the recipe's")
-    ap.add_argument('--lrs', default='1,2,.5', help='what most depends on comes first')
+    ap.add_argument('--lrs', default='1,2,0.5', help='of all arms, in this order')
     ap.add_argument('--seeds', type=int, default=1)
     ap.add_argument('--jobs', type=int, default=2, help='processes of one thread each')
     ap.add_argument('--scale', type=float, default=1., help='share of images and steps')

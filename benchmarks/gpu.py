@@ -100,6 +100,7 @@ def cifar94_runs(scale):
     return {('fit_superconv',r.lr_max,seed): (r,seed,None,1) for seed in range(5)}
 
 def rival_runs(scale):
+    "`fit_one_cycle` and multistep in as many epochs as `cifar94`"
     r,fits = recipes['cifar94'].scaled(scale),dict(fit_one_cycle=one_cycle_at, multistep=multistep_at)
     return {(name,lr,0): (r,0,partial(fit, lr),1) for name,fit in fits.items() for lr in (.5,1.,2.)}
 

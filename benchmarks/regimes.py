@@ -70,7 +70,7 @@ def run(data, n_train, schedule, lr, wd, n_epoch, split, seed, folder=None):
 
 ladders = dict(cycle=[.1,.3,1.,3.,10.,30.], multistep=[.01,.035,.1,.35,1.,3.5])
 papers_lr,papers_wd = dict(cycle=3., multistep=.35, linear=3., constant=3.),1e-4
-wds = [1e-5,3e-5,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1,3e-1] # the first and the last two were added later
+wds = [1e-5,3e-5,1e-4,3e-4,1e-3,3e-3,1e-2,3e-2,1e-1,3e-1] # the first two and the last two were added later
 tune_seed = 1000
 
 def best_on(ladder, first, score):
